@@ -1,0 +1,57 @@
+"""Pan-cancer: one model over BRCA, GBMLGG, NSCLC and RCC on frozen Prov-GigaPath features.
+
+    python -m modaltune_jax.main --config=configs/pancancer.py         # records/pancancer, see data/README.md
+    python -m modaltune_jax.main --config=configs/pancancer.py:demo    # simulated cases, a laptop, minutes
+
+The demo compares the model with itself shown one modality only. Its encoder is a small LongNet of random
+weights that is trained throughout: there is nothing pretrained about simulated tiles.
+"""
+
+from configs import common
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    config.name = "pancancer"
+    if variant == "demo":
+        return demo(config)
+    if variant:
+        raise ValueError(f"configs/pancancer.py has the variants '' and 'demo', not {variant!r}")
+    config.seeds = (0, 1, 2)
+    return config
+
+
+def demo(config: ConfigDict) -> ConfigDict:
+    config.name = "demo"
+    config.compare = (
+        ("full", ("slides", "expression")),
+        ("image_only", ("slides",)),
+        ("expression_only", ("expression",)),
+    )
+    config.data.source = "simulation"
+    config.data.directory = "records/demo"
+    config.pipeline.update({"batch_size": 32, "num_buckets": 3, "multiple": 32})
+    small(config, in_dim=config.data.simulation.feature_dim, width=96, depth=3)
+    config.optim.update({"epochs": 40, "warmup_epochs": 4, "learning_rate": 1e-3})
+    return config
+
+
+def small(config: ConfigDict, *, in_dim: int, width: int, depth: int) -> None:
+    """A small LongNet of random weights, trained throughout, with an adapter to match."""
+    config.encoder_weights = ConfigDict({"init": "random", "path": ""})
+    config.model.encoder.update(
+        {
+            "in_dim": in_dim,
+            "width": width,
+            "depth": depth,
+            "num_heads": 4,
+            "ffn_dim": 2 * width,
+            "segment_lengths": (64, 256, 1024),
+            "dilated_ratios": (1, 2, 4),
+            "dropout": 0.1,
+        }
+    )
+    config.model.adapter.update({"stages": ((0, 1), (1, 2), (2, 3)), "num_heads": 4})
+    config.model.pathways.update({"latent_dim": 32, "depth": 2, "num_tokens": 8, "dropout": 0.1})
+    config.optim.rules = ((".*", "train"),)

@@ -1,0 +1,116 @@
+"""A `ConfigDict` unpacked once into frozen dataclasses: unknown and missing keys fail here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from modaltune_jax.checkpoints import CheckpointConfig
+from modaltune_jax.inputs.collate import PipelineConfig
+from modaltune_jax.inputs.prepare import DataConfig
+from modaltune_jax.models.encoders.longnet import LongNetConfig
+from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
+from modaltune_jax.models.modaltune import ModelConfig
+from modaltune_jax.models.weights import EncoderWeightsConfig
+from modaltune_jax.optim import OptimConfig
+from modaltune_jax.partitioning import MeshConfig
+from modaltune_jax.targets import TextConfig
+from modaltune_jax.types import InputError
+
+ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig}
+"""What `model.encoder.name` may say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """KL to text.
+
+    Attributes:
+      temperature: of both softmaxes.
+      scale: factor of the loss.
+    """
+
+    temperature: float
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment, as `configs/*.py` describe it.
+
+    Attributes:
+      name: folder of its results.
+      seeds: one run each: initialisation, order of cases, dropout.
+      compare: variants trained beside each other: `(name, modalities that the model is shown)`.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    compare: tuple[tuple[str, tuple[str, ...]], ...]
+    data: DataConfig
+    pipeline: PipelineConfig
+    text: TextConfig
+    model: ModelConfig
+    encoder_weights: EncoderWeightsConfig
+    loss: LossConfig
+    optim: OptimConfig
+    mesh: MeshConfig
+    checkpoint: CheckpointConfig
+
+
+def unpack(config: ConfigDict) -> Config:
+    """Checks a config and turns it into dataclasses.
+
+    Raises:
+      InputError: an unknown key (with the nearest known one), a missing key, a value of another type.
+    """
+    return _unpack(Config, config.to_dict(), "config")
+
+
+def _unpack(kind: Any, value: Any, path: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        return _unpack_encoder(value, path)
+    if dataclasses.is_dataclass(kind):
+        return _unpack_dataclass(kind, value, path)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise InputError(f"{path} must be a sequence, not {value!r}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            raise InputError(f"{path} must have {len(kinds)} entries, not {value!r}")
+        return tuple(_unpack(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{path} must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def _unpack_dataclass(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} must be a group of settings, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
+            raise InputError(f"unknown config key {path}.{key}{hint}")
+    missing = [key for key in hints if key not in value]
+    if missing:
+        raise InputError(f"config key {path}.{missing[0]} is missing")
+    return kind(**{key: _unpack(hint, value[key], f"{path}.{key}") for key, hint in hints.items()})
+
+
+def _unpack_encoder(value: Any, path: str) -> Any:
+    fields = dict(value)
+    name = fields.pop("name", None)
+    if name not in ENCODERS:
+        raise InputError(f"{path}.name is {name!r}; known encoders: {', '.join(ENCODERS)}")
+    return _unpack_dataclass(ENCODERS[name], fields, path)

@@ -1,0 +1,62 @@
+"""Embeddings of whole splits, and the one number that picks a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+import pandas as pd
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from modaltune_jax.partitioning import shard_batch
+from modaltune_jax.types import Batch
+
+
+def embed_cases(
+    embed_step: Callable[[Batch], jax.Array], batches: Iterable[Batch], mesh: Mesh, num_cases: int
+) -> Float[np.ndarray, "n t e"]:
+    """Runs every batch once and puts each case's embeddings in its row.
+
+    Args:
+      embed_step: batch on the mesh to `[b, t, e]`.
+      batches: each case once; filler cases have index -1.
+      mesh: the devices.
+      num_cases: rows n of the result; rows of cases that no batch holds are NaN.
+    """
+    rows, values = [], []
+    for batch in batches:
+        placed = shard_batch(batch, mesh)
+        # Left on the devices until all are under way: the host prepares the next batch meanwhile.
+        rows.append(placed.index)
+        values.append(embed_step(placed))
+    index = np.concatenate([_to_host(row) for row in rows])
+    embeddings = np.concatenate([_to_host(value) for value in values])
+    result = np.full((num_cases, *embeddings.shape[1:]), np.nan, np.float32)
+    result[index[index >= 0]] = embeddings[index >= 0]
+    return result
+
+
+def _to_host(array: jax.Array) -> np.ndarray:
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def selection_score(table: pd.DataFrame, targets: tuple[str, ...], step: int) -> float:
+    """Mean over `targets` of the validation probes' "overall" value; the step itself for `("last",)`.
+
+    A target that cannot be estimated on the validation split is left out; if none can, the score is
+    -inf and no checkpoint becomes the best.
+    """
+    if targets == ("last",):
+        return float(step)
+    rows = table[(table["split"] == "val") & (table["site"] == "overall") & table["target"].isin(targets)]
+    values = rows["value"].dropna()
+    if values.empty:
+        logging.warning("no probe of %s can be estimated on the validation split", ", ".join(targets))
+        return -np.inf
+    return float(values.mean())

@@ -1,0 +1,264 @@
+"""What a cohort is: its definition file, its diagnosis words, and the checks its cases must pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modaltune_jax.inputs.transforms import NOT_GIVEN, ajcc_category
+from modaltune_jax.types import Case, InputError, Labels, Slide
+
+SPLITS = ("train", "val", "test")
+
+_FEATURE_DTYPES = ("float16", "bfloat16", "float32")
+_OLDEST = 120.0  # years; an age in days is far above
+
+
+@dataclasses.dataclass(frozen=True)
+class CohortSpec:
+    """A cancer as the method sees it; the content of one TOML file.
+
+    Attributes:
+      name: site name in lower case, `Case.site`.
+      title: for people.
+      organ: the word for the location in the sentences.
+      projects: source projects, e.g. "TCGA-LUAD".
+      classes: subtype names in class order.
+      diagnoses: clean diagnosis -> class index; other diagnoses have no class (-1).
+      diagnosis_prefix: word put before every diagnosis that does not start with it.
+      synonyms: plain diagnosis (lower case, no ", nos") -> the words used for it.
+    """
+
+    name: str
+    title: str
+    organ: str
+    projects: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    diagnoses: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    diagnosis_prefix: str = ""
+    synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def subtype(self, diagnosis: str) -> int:
+        """Class index of a clean diagnosis, -1 if it has none."""
+        return self.diagnoses.get(diagnosis, -1)
+
+
+def clean_diagnosis(raw: str, spec: CohortSpec) -> str:
+    """Diagnosis words as the sentences use them, `""` if not given; cleaning twice changes nothing.
+
+    Lower case, ", NOS" dropped, then the cohort's synonyms and prefix.
+
+    >>> lung = CohortSpec(name="nsclc", title="Lung", organ="lung", diagnosis_prefix="lung")
+    >>> clean_diagnosis("Squamous cell carcinoma, NOS", lung)
+    'lung squamous cell carcinoma'
+    """
+    words = _plain(raw)
+    if words.strip("[]") in NOT_GIVEN:
+        return ""
+    words = spec.synonyms.get(words, words)
+    if spec.diagnosis_prefix and not words.startswith(spec.diagnosis_prefix + " "):
+        words = f"{spec.diagnosis_prefix} {words}"
+    return words
+
+
+def find_spec(name: str) -> CohortSpec:
+    """The definition of a cohort by name ("brca"), or of a `.toml` file by path.
+
+    Names are looked up among the definitions installed with the package, then in the `data` folder of the
+    repository.
+
+    Raises:
+      InputError: no such cohort, or its file is wrong.
+    """
+    if name.endswith(".toml"):
+        return load_spec(name)
+    folders = (resources.files("modaltune_jax") / "data", Path(__file__).parents[2] / "data")
+    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    for file in files:
+        if file.name == f"{name}.toml":
+            return _parse(file.read_text(encoding="utf-8"), str(file))
+    known = sorted({file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")})
+    raise InputError(f"unknown cohort {name!r}: known are {known}; or give the path of a .toml file")
+
+
+def load_spec(path: str | Path) -> CohortSpec:
+    """Reads a cohort definition.
+
+    Raises:
+      InputError: the file is missing, is not TOML, or a field is missing, unknown or inconsistent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the TOML file of a cohort definition")
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def check_cases(cases: Iterable[Case], specs: Sequence[CohortSpec] | None = None) -> list[str]:
+    """Checks what would otherwise spoil training or leak between splits.
+
+    Args:
+      cases: the whole data set; read once.
+      specs: if given, every site must have one, and subtypes must be among its classes.
+
+    Returns:
+      Warnings about cases that are kept: slides without tiles, cases without slides and expression.
+
+    Raises:
+      InputError: on the first fault, with the case and, where it applies, the slide.
+    """
+    num_classes = None if specs is None else {spec.name: len(spec.classes) for spec in specs}
+    split_of: dict[str, str] = {}
+    owner_of: dict[str, str] = {}
+    width: int | None = None
+    num_genes: int | None = None
+    warnings = []
+    for case in cases:
+        _check_split(case, split_of)
+        _check_labels(case, num_classes)
+        for slide in case.slides:
+            _check_slide(case, slide, owner_of, width)
+            width = slide.features.shape[1]
+            if not len(slide.features):
+                warnings.append(f"case {case.id}, slide {slide.id}: has no tiles; kept as empty")
+        if case.expression is not None:
+            _check_expression(case, case.expression, num_genes)
+            num_genes = case.expression.size
+        elif not case.slides:
+            warnings.append(
+                f"case {case.id}: has neither slides nor expression; kept with both marked absent"
+            )
+    return warnings
+
+
+def _check_split(case: Case, split_of: dict[str, str]) -> None:
+    if case.split not in SPLITS:
+        raise InputError(f"case {case.id}: split {case.split!r} is none of {', '.join(SPLITS)}")
+    other = split_of.get(case.id)
+    if other == case.split:
+        raise InputError(f"case {case.id}: is twice in {case.split}; join its slides into one case")
+    if other is not None:
+        raise InputError(f"case {case.id}: is in both {other} and {case.split}; a case must be in one split")
+    split_of[case.id] = case.split
+
+
+def _check_slide(case: Case, slide: Slide, owner_of: dict[str, str], width: int | None) -> None:
+    where = f"case {case.id}, slide {slide.id}"
+    owner = owner_of.setdefault(slide.id, case.id)
+    if owner != case.id:
+        raise InputError(f"{where}: belongs to case {owner} too; a slide must belong to one case")
+    features, coords = slide.features, slide.coords
+    if features.ndim != 2 or features.dtype.name not in _FEATURE_DTYPES:
+        raise InputError(
+            f"{where}: features are {features.dtype.name} of shape {features.shape};"
+            f" they must be [tiles, width] in {', '.join(_FEATURE_DTYPES)}"
+        )
+    if coords.shape != (len(features), 2):
+        raise InputError(f"{where}: {len(features)} tiles but coordinates of shape {coords.shape}")
+    if slide.patch_size_level0 <= 0:
+        raise InputError(f"{where}: patch_size_level0 is {slide.patch_size_level0}; it must be positive")
+    if width is not None and features.shape[1] != width:
+        raise InputError(
+            f"{where}: features are {features.shape[1]} wide but those before it {width};"
+            " extract all slides with the same tile encoder"
+        )
+    if not np.isfinite(features).all():
+        row = int(np.argmin(np.isfinite(features).all(axis=1)))
+        raise InputError(f"{where}: tile {row} has NaN or infinite features; extract the slide again")
+
+
+def _check_expression(case: Case, expression: np.ndarray, num_genes: int | None) -> None:
+    if num_genes is not None and expression.size != num_genes:
+        raise InputError(
+            f"case {case.id}: has {expression.size} genes but those before it {num_genes};"
+            " give every case the same gene list, NaN where a gene was not measured"
+        )
+    if np.isinf(expression).any():
+        gene = int(np.argmax(np.isinf(expression)))
+        raise InputError(f"case {case.id}: expression of gene {gene} is infinite; was log taken of 0?")
+
+
+def _check_labels(case: Case, num_classes: Mapping[str, int] | None) -> None:
+    labels = case.labels
+    fault = _survival_fault(labels)
+    if fault is None and not (np.isnan(labels.age) or 0 <= labels.age <= _OLDEST):
+        fault = f"age {labels.age} is not in years, 0 to {_OLDEST:.0f}"
+    if fault is not None:
+        raise InputError(f"case {case.id}: {fault}")
+    for field in ("stage", "t", "n", "m"):
+        try:
+            ajcc_category(field, getattr(labels, field))
+        except InputError as error:
+            raise InputError(f"case {case.id}: {error}") from None
+    if num_classes is None:
+        return
+    if case.site not in num_classes:
+        raise InputError(f"case {case.id}: unknown site {case.site!r}; the cohorts are {sorted(num_classes)}")
+    if not -1 <= labels.subtype < num_classes[case.site]:
+        raise InputError(
+            f"case {case.id}: subtype {labels.subtype}, but {case.site} has {num_classes[case.site]} classes"
+        )
+
+
+def _survival_fault(labels: Labels) -> str | None:
+    if labels.event not in (-1, 0, 1):
+        return f"event is {labels.event}; write 1 for a death, 0 for censored, -1 for unknown"
+    if labels.event != -1 and np.isnan(labels.time):
+        return f"event is {labels.event} but the time is missing; give the months, or set the event to -1"
+    if labels.time < 0 or np.isinf(labels.time):
+        return f"time is {labels.time} months; it must be finite and not negative"
+    return None
+
+
+def _plain(diagnosis: str) -> str:
+    """Lower case, single spaces, without the "not otherwise specified" of ICD-O terms."""
+    return " ".join(diagnosis.lower().split()).removesuffix(", nos")
+
+
+def _parse(text: str, source: str) -> CohortSpec:
+    try:
+        fields: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: is not TOML: {error}") from None
+    known = [field.name for field in dataclasses.fields(CohortSpec)]
+    unknown = sorted(set(fields) - set(known))
+    absent = sorted({"name", "title", "organ", "classes", "diagnoses"} - set(fields))
+    if unknown or absent:
+        raise InputError(f"{source}: unknown fields {unknown}, missing fields {absent}; known are {known}")
+    _check_types(fields, source)
+    classes = tuple(fields["classes"])
+    for diagnosis, name in fields["diagnoses"].items():
+        if name not in classes:
+            raise InputError(f"{source}: diagnosis {diagnosis!r} has class {name!r}, which is not in classes")
+    fields["projects"] = tuple(fields.get("projects", ()))
+    fields["classes"] = classes
+    fields["diagnoses"] = {diagnosis: classes.index(name) for diagnosis, name in fields["diagnoses"].items()}
+    spec = CohortSpec(**fields)
+    for words in spec.diagnoses:
+        if clean_diagnosis(words, spec) != words:
+            raise InputError(
+                f"{source}: diagnosis {words!r} is not clean; write {clean_diagnosis(words, spec)!r}"
+            )
+    for words in spec.synonyms:
+        if _plain(words) != words:
+            raise InputError(f"{source}: synonym {words!r} is not plain; write {_plain(words)!r}")
+    return spec
+
+
+def _check_types(fields: Mapping[str, Any], source: str) -> None:
+    for name, value in fields.items():
+        if name in ("projects", "classes"):
+            is_right, wanted = isinstance(value, list), "a list of strings"
+            items = value if is_right else ()
+        elif name in ("diagnoses", "synonyms"):
+            is_right, wanted = isinstance(value, dict), "a table of strings"
+            items = value.values() if is_right else ()
+        else:
+            is_right, wanted, items = isinstance(value, str), "a string", ()
+        if not is_right or not all(isinstance(item, str) for item in items):
+            raise InputError(f"{source}: {name} is {value!r}; it must be {wanted}")

@@ -1,0 +1,179 @@
+"""Cases to the padded arrays of a batch: no order, no randomness of its own, no input and output."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Float, Int
+
+from modaltune_jax.inputs.bags import LAYOUTS, ORIGINS, Bag, join_slides, pad, subsample
+from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS, Transforms
+from modaltune_jax.types import MODALITIES, Batch, Case, InputError
+
+FEATURE_DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Number types that tile features may have in a batch, by name."""
+
+_MISSING = np.array([name.endswith("_missing") for name in CLINICAL_COLUMNS])
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """How cases become batches.
+
+    Attributes:
+      batch_size: cases in a batch at most, over all processes.
+      tokens_per_batch: padded tiles in a batch at most, over all processes; bounds memory.
+      num_buckets: padded lengths, each of which costs a compilation.
+      multiple: alignment of a padded length plus its class token.
+      max_tiles: longer bags are subsampled, at random in training and evenly in evaluation; 0 never.
+      tile_size: side of a grid cell in level-0 pixels; 0 takes each slide's own.
+      layout: "stacked" or "own", origin: "level0" or "slide"; see `bags`.
+      modalities: those the model is shown; others are absent in every case.
+      feature_dtype: of the tile features in a batch.
+      num_threads: batches read at the same time.
+      prefetch: batches kept ready; each may take `tokens_per_batch` times the feature width in memory.
+    """
+
+    batch_size: int = 8
+    tokens_per_batch: int = 65_536
+    num_buckets: int = 6
+    multiple: int = 64
+    max_tiles: int = 25_000
+    tile_size: int = 0
+    layout: str = "stacked"
+    origin: str = "level0"
+    modalities: tuple[str, ...] = MODALITIES
+    feature_dtype: str = "float32"
+    num_threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        choices = {"layout": LAYOUTS, "origin": ORIGINS, "feature_dtype": FEATURE_DTYPES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"pipeline.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+                )
+        unknown = set(self.modalities) - set(MODALITIES)
+        if unknown or not self.modalities:
+            raise InputError(
+                f"pipeline.modalities is {self.modalities}; name one or more of {', '.join(MODALITIES)}"
+            )
+        for name in ("batch_size", "tokens_per_batch", "num_buckets", "multiple", "num_threads", "prefetch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"pipeline.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("max_tiles", "tile_size"):
+            if getattr(self, name) < 0:
+                raise InputError(
+                    f"pipeline.{name} is {getattr(self, name)}; it must be positive, or 0 for none"
+                )
+
+
+def collate(
+    cases: Sequence[Case | None],
+    bucket: int,
+    transforms: Transforms,
+    config: PipelineConfig,
+    *,
+    sites: Sequence[str],
+    num_genes: int,
+    feature_dim: int,
+    rngs: Sequence[np.random.Generator | None] | None = None,
+    index: Sequence[int] | Int[np.ndarray, "b"] | None = None,
+    targets: Float[np.ndarray, "n t e"] | None = None,
+) -> Batch:
+    """A batch of numpy arrays.
+
+    A modality that `config` does not show, or that a case lacks, is zero and marked absent.
+
+    Args:
+      cases: None is filler: zero in every array, no modality present, every label unknown, weight 0.
+      bucket: rows to pad every bag to.
+      transforms: fitted on the training cases.
+      config: which modalities and tiles to take, and how.
+      sites: `Batch.site` is a position in this.
+      num_genes, feature_dim: widths of arrays that no case of the batch may have.
+      rngs: per case what draws the subsample; None draws evenly spaced tiles.
+      index: per case its row in the data set; 0, 1, ... if not given.
+      targets: text targets by row in the data set; without any the batch has an empty task axis.
+
+    Raises:
+      InputError: a case of a site that is not among `sites`, or of other widths.
+    """
+    num_cases = len(cases)
+    index = range(num_cases) if index is None else index
+    rngs = [None] * num_cases if rngs is None else rngs
+    targets = np.zeros((max(index, default=0) + 1, 0, 0), np.float32) if targets is None else targets
+    batch = _filler(
+        num_cases, bucket, feature_dim, num_genes, targets.shape[1:], FEATURE_DTYPES[config.feature_dtype]
+    )
+    for row, case in enumerate(cases):
+        if case is None:
+            continue
+        if case.site not in sites:
+            raise InputError(f"case {case.id}: site {case.site!r} is not among {', '.join(sites)}")
+        if "slides" in config.modalities:
+            bag = join_slides(
+                case.slides,
+                tile_size=config.tile_size or None,
+                layout=config.layout,
+                origin=config.origin,
+                feature_dim=feature_dim,
+            )
+            if bag.features.shape[1] != feature_dim:
+                raise InputError(
+                    f"case {case.id}: tile features are {bag.features.shape[1]} wide, not {feature_dim}; extract"
+                    " them with the tile encoder of the training data"
+                )
+            bag = subsample(bag, config.max_tiles or None, rngs[row])
+            pad(bag, bucket, out=Bag(batch.features[row], batch.cells[row]))
+            batch.length[row] = len(bag)
+        expression = case.expression if "expression" in config.modalities else None
+        if expression is not None:
+            batch.expression[row] = transforms.expression(expression)
+        clinical = transforms.clinical(case.labels)
+        has_clinical = "clinical" in config.modalities and not clinical[_MISSING].all()
+        if has_clinical:
+            batch.clinical[row] = clinical
+        batch.present[row] = (batch.length[row] > 0, expression is not None, has_clinical)
+        batch.targets[row] = targets[index[row]]
+        batch.subtype[row] = case.labels.subtype
+        batch.site[row] = sites.index(case.site)
+        batch.time[row] = case.labels.time
+        batch.event[row] = case.labels.event
+        batch.weight[row] = 1.0
+        batch.index[row] = index[row]
+    return batch
+
+
+def _filler(
+    num_cases: int,
+    bucket: int,
+    feature_dim: int,
+    num_genes: int,
+    target_shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> Batch:
+    """A batch of filler cases only."""
+    return Batch(
+        features=np.zeros((num_cases, bucket, feature_dim), dtype),
+        cells=np.zeros((num_cases, bucket, 2), np.int32),
+        length=np.zeros(num_cases, np.int32),
+        expression=np.zeros((num_cases, num_genes), np.float32),
+        clinical=np.zeros((num_cases, len(CLINICAL_COLUMNS)), np.float32),
+        present=np.zeros((num_cases, len(MODALITIES)), bool),
+        targets=np.zeros((num_cases, *target_shape), np.float32),
+        subtype=np.full(num_cases, -1, np.int32),
+        site=np.zeros(num_cases, np.int32),
+        time=np.full(num_cases, np.nan, np.float32),
+        event=np.full(num_cases, -1, np.int32),
+        weight=np.zeros(num_cases, np.float32),
+        index=np.full(num_cases, -1, np.int32),
+    )

@@ -1,0 +1,127 @@
+"""Which cases share a batch, of which shape, in which order: everything about an epoch but the data."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from modaltune_jax.inputs.bags import bucket_of
+from modaltune_jax.types import InputError
+
+
+class Step(NamedTuple):
+    """One global batch, as one process loads it.
+
+    Attributes:
+      epoch: counted from 0.
+      bucket: rows that every bag is padded to.
+      rows: `[b]` int32 rows of this process in the data set, -1 for filler.
+    """
+
+    epoch: int
+    bucket: int
+    rows: Int[np.ndarray, "b"]
+
+
+def stream(purpose: str, *numbers: int) -> np.random.Generator:
+    """A random generator of its own for every purpose and tuple of numbers."""
+    return np.random.default_rng((zlib.crc32(purpose.encode()), *numbers))
+
+
+class BatchPlan:
+    """Element i is global batch i of training: a random-access source without state, for Grain.
+
+    Cases are grouped by bucket and every bucket has one batch size, so there are as many shapes as
+    buckets and no more. A bucket's last batch is completed with filler. What an element holds follows
+    from (seed, epoch) alone, and the number of batches in an epoch never changes, so element i belongs
+    to epoch `i // steps_per_epoch`, a position in training is one integer, and all processes agree on
+    every shape without talking.
+
+    Args:
+      lengths: `[n]` tiles of every case of the data set, none above the last bucket.
+      indices: the cases to go through, each once an epoch.
+      buckets: ascending padded lengths.
+      batch_size: cases in a batch at most, over all processes.
+      tokens_per_batch: padded tiles in a batch at most, over all processes; long bags come in smaller
+        batches, at least one case for each shard.
+      num_shards: devices a batch is split over; every batch is a multiple of it.
+      seed: order of the cases and batches; None keeps them sorted by length and ends after one epoch.
+      process: (index, count) of this process; it gets its equal share of the rows of every batch.
+
+    Raises:
+      InputError: no cases, a case twice, or shards that the processes cannot share.
+    """
+
+    def __init__(
+        self,
+        lengths: Integer[np.ndarray, "n"],
+        indices: Sequence[int] | Integer[np.ndarray, "c"],
+        *,
+        buckets: Sequence[int],
+        batch_size: int,
+        tokens_per_batch: int,
+        num_shards: int = 1,
+        seed: int | None = None,
+        process: tuple[int, int] = (0, 1),
+    ):
+        indices = np.asarray(indices, np.int32)
+        if len(indices) == 0:
+            raise InputError("no cases to make batches of; check the sites, the split and the filters")
+        if len(np.unique(indices)) < len(indices):
+            raise InputError("a case is listed twice among those to make batches of; list every case once")
+        if num_shards % process[1]:
+            raise InputError(f"{num_shards} shards cannot be divided among {process[1]} processes")
+        self.buckets = tuple(buckets)
+        self._seed = seed
+        self._process = process
+        bucket = np.array([bucket_of(int(lengths[i]), buckets) for i in indices])
+        self._members = [indices[bucket == length] for length in self.buckets]
+        self._batch_sizes = [
+            max(min(batch_size, tokens_per_batch // length) // num_shards, 1) * num_shards
+            for length in self.buckets
+        ]
+        batches = [-(-len(m) // b) for m, b in zip(self._members, self._batch_sizes, strict=True)]
+        # Row s: batch `s` of an unshuffled epoch is the `_slots[s, 1]`-th of bucket number `_slots[s, 0]`.
+        self._slots = np.array([(k, j) for k, count in enumerate(batches) for j in range(count)])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches in an epoch, the same in every epoch."""
+        return len(self._slots)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The distinct global (cases, rows) that occur: what will be compiled."""
+        used = np.unique(self._slots[:, 0])
+        return tuple((self._batch_sizes[k], self.buckets[k]) for k in used)
+
+    @property
+    def filler(self) -> float:
+        """Share of the batches' cases that is filler."""
+        rows = sum(self._batch_sizes[k] for k in self._slots[:, 0])
+        return 1.0 - sum(map(len, self._members)) / rows
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch if self._seed is None else sys.maxsize
+
+    def __getitem__(self, i: int) -> Step:
+        epoch, position = divmod(int(i), self.steps_per_epoch)
+        if self._seed is None:
+            k, j = self._slots[position]
+            members = self._members[k]
+        else:
+            slot = stream("batches", self._seed, epoch).permutation(self.steps_per_epoch)[position]
+            k, j = self._slots[slot]
+            members = stream("cases", self._seed, epoch, int(k)).permutation(self._members[k])
+        size = self._batch_sizes[k]
+        rows = np.full(size, -1, np.int32)
+        chosen = members[j * size : (j + 1) * size]
+        rows[: len(chosen)] = chosen
+        share = size // self._process[1]
+        start = self._process[0] * share
+        return Step(epoch, self.buckets[k], rows[start : start + share])

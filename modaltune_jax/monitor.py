@@ -1,0 +1,122 @@
+"""What a person sees while a run trains: a progress bar, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+from tqdm import tqdm
+
+LOG_EVERY_SECONDS = 1.0
+
+
+class Monitor:
+    """Logs a run; the loss is fetched about once a second, so that steps stay asynchronous.
+
+    Args:
+      workdir: gets `metrics.jsonl`, `probes_val.csv` and `tensorboard/`. After a resume, lines beyond
+        the resumed step are dropped: every step is there once.
+      start: steps done before.
+      num_steps: steps in all.
+      steps_per_epoch: to show epochs.
+    """
+
+    def __init__(self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int):
+        from tensorboardX import SummaryWriter
+
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._path = workdir / "metrics.jsonl"
+        self._probes_path = workdir / "probes_val.csv"
+        _keep_until(self._path, start)
+        self._lines = self._path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+        self._bar = tqdm(
+            total=num_steps, initial=start, unit="step", dynamic_ncols=True, desc=workdir.name, mininterval=0.5
+        )
+        self._steps_per_epoch = steps_per_epoch
+        self._pending: list[dict[str, jax.Array]] = []
+        self._since = time.perf_counter()
+
+    def train(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Notes a step; writes the mean of the steps since the last line.
+
+        Raises:
+          FloatingPointError: the loss is not finite.
+        """
+        self._bar.update()
+        self._pending.append(metrics)
+        if time.perf_counter() - self._since >= LOG_EVERY_SECONDS or step % self._steps_per_epoch == 0:
+            self._flush(step)
+
+    def _flush(self, step: int) -> None:
+        fetched = jax.device_get(self._pending)
+        seconds = time.perf_counter() - self._since
+        cases = sum(float(m["cases"]) for m in fetched)
+        row = {
+            "loss": sum(float(m["loss"]) * float(m["cases"]) for m in fetched) / max(cases, 1.0),
+            "grad_norm": sum(float(m["grad_norm"]) for m in fetched) / len(fetched),
+            "cases_per_second": cases / seconds,
+        }
+        self._pending, self._since = [], time.perf_counter()
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss is {row['loss']} at step {step}: lower optim.learning_rate or set optim.max_grad_norm; "
+                "the latest checkpoint is from before"
+            )
+        self._write(step, "train", row)
+        self._bar.set_postfix(
+            epoch=f"{step / self._steps_per_epoch:.1f}",
+            loss=f"{row['loss']:.4f}",
+            cases_s=f"{row['cases_per_second']:.0f}",
+        )
+
+    def probes(self, step: int, table: pd.DataFrame, score: float) -> None:
+        """Writes the validation probes of a step."""
+        overall = table[table["site"] == "overall"]
+        row = {str(r.target): float(r.value) for r in overall.itertuples() if not math.isnan(r.value)}
+        self._write(step, "val", {**row, "score": score})
+        temporary = self._probes_path.with_suffix(".tmp")
+        table.assign(step=step).to_csv(temporary, index=False)
+        os.replace(temporary, self._probes_path)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+        self._bar.write(f"epoch {step / self._steps_per_epoch:g}: val {text}")
+        self._since = time.perf_counter()
+
+    def _write(self, step: int, group: str, row: dict[str, Any]) -> None:
+        named = {f"{group}/{key}": value for key, value in row.items()}
+        self._lines.write(json.dumps({"step": step, **named}) + "\n")
+        self._lines.flush()
+        for key, value in named.items():
+            self._tensorboard.add_scalar(key, value, step)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+        self._lines.close()
+        self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.endswith("}"):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _keep_until(path: Path, step: int) -> None:
+    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,232 @@
+"""Text targets: sentences, frozen encoder, frozen random projector (ModalTune, Ramanathan et al. 2025)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from modaltune_jax.inputs.prompts import task_sentences
+from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import Transforms, fit_transforms
+from modaltune_jax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """How sentences become targets.
+
+    Attributes:
+      encoder: see `load_encoder`.
+      projector_seed: of the random projector.
+      cache_dir: keeps text vectors between runs; `""` for no cache.
+    """
+
+    encoder: str
+    projector_seed: int
+    cache_dir: str
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A frozen encoder of sentences.
+
+    Attributes:
+      dim: width d of its vectors.
+      fingerprint: sha256 that changes whenever the vectors would.
+    """
+
+    dim: int
+    fingerprint: str
+
+    def encode(self, sentences: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """One float32 vector per sentence."""
+        ...
+
+
+def load_encoder(name_or_path: str | Path) -> TextEncoder:
+    """The text encoder of a config.
+
+    Args:
+      name_or_path: "minilm" (all-MiniLM-L6-v2 from its PyPI package), a folder with a BERT-family model,
+        or a table of vectors (`.npz` or `.parquet`).
+
+    Raises:
+      InputError: none of these, or something about it is wrong.
+    """
+    from modaltune_jax.models.text.bert_encoder import BertEncoder, find_minilm
+    from modaltune_jax.models.text.table import TableEncoder
+
+    if str(name_or_path) == "minilm":
+        return BertEncoder(find_minilm())
+    path = Path(name_or_path).expanduser()
+    if path.suffix in (".npz", ".parquet"):
+        return TableEncoder(path)
+    if path.is_dir():
+        return BertEncoder(path)
+    raise InputError(
+        f"config.text.encoder = {str(name_or_path)!r} is neither 'minilm' nor an existing folder with a "
+        "BERT-family model nor a table of text vectors (.npz, .parquet)"
+    )
+
+
+class Projector(NamedTuple):
+    """Frozen random map from text vectors to targets: Linear, LayerNorm, ReLU, Linear.
+
+    A checkpoint holds it, because every seed gives another target space.
+    """
+
+    kernel1: Float[np.ndarray, "d e"]
+    bias1: Float[np.ndarray, "e"]
+    scale: Float[np.ndarray, "e"]
+    offset: Float[np.ndarray, "e"]
+    kernel2: Float[np.ndarray, "e e"]
+    bias2: Float[np.ndarray, "e"]
+
+    @classmethod
+    def init(cls, seed: int, in_dim: int, out_dim: int = 256) -> Projector:
+        """Weights and biases uniform in ±1 / sqrt(inputs), as torch initialises linear layers."""
+        rng = np.random.default_rng(seed)
+
+        def uniform(fan_in: int, *shape: int) -> np.ndarray:
+            return rng.uniform(-(fan_in**-0.5), fan_in**-0.5, shape).astype(np.float32)
+
+        return cls(
+            kernel1=uniform(in_dim, in_dim, out_dim),
+            bias1=uniform(in_dim, out_dim),
+            scale=np.ones(out_dim, np.float32),
+            offset=np.zeros(out_dim, np.float32),
+            kernel2=uniform(out_dim, out_dim, out_dim),
+            bias2=uniform(out_dim, out_dim),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Projector:
+        """The inverse of `to_dict`."""
+        return cls(**{name: np.asarray(values[name], np.float32) for name in cls._fields})
+
+    def to_dict(self) -> dict[str, np.ndarray]:
+        return self._asdict()
+
+    def __call__(self, text: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n e"]:
+        """Targets in float32, computed in float64: they differ in the third decimal between cases."""
+        hidden = text.astype(np.float64) @ self.kernel1 + self.bias1
+        hidden -= hidden.mean(-1, keepdims=True)
+        hidden /= np.sqrt(np.mean(hidden**2, -1, keepdims=True) + 1e-5)
+        hidden = np.maximum(hidden * self.scale + self.offset, 0.0)
+        return (hidden @ self.kernel2 + self.bias2).astype(np.float32)
+
+
+def build_targets(
+    sentences: Sequence[tuple[str, ...]],
+    encoder: TextEncoder,
+    projector: Projector,
+    cache_dir: str | Path | None = None,
+) -> Float[np.ndarray, "n t e"]:
+    """Targets of cases from their sentences, one per task. Each distinct sentence is encoded once.
+
+    Args:
+      sentences: `[n][t]`, in task order.
+      encoder: frozen text encoder.
+      projector: takes the encoder's width.
+      cache_dir: where vectors of the same sentences by the same encoder are kept; None or "" for nowhere.
+
+    Raises:
+      InputError: a projector for another width, or a damaged cache file.
+    """
+    if projector.kernel1.shape[0] != encoder.dim:
+        raise InputError(
+            f"the projector takes text vectors of width {projector.kernel1.shape[0]}, the text encoder gives "
+            f"{encoder.dim}: use the text encoder that the projector was made for"
+        )
+    unique = sorted({sentence for case in sentences for sentence in case})
+    targets = projector(_encode_cached(unique, encoder, cache_dir))
+    rows = {sentence: row for row, sentence in enumerate(unique)}
+    return targets[np.array([[rows[sentence] for sentence in case] for case in sentences], int)]
+
+
+def _encode_cached(
+    sentences: list[str], encoder: TextEncoder, cache_dir: str | Path | None
+) -> Float[np.ndarray, "n d"]:
+    if not cache_dir:
+        return encoder.encode(sentences)
+    key = hashlib.sha256(json.dumps([encoder.fingerprint, sentences]).encode()).hexdigest()
+    path = Path(cache_dir).expanduser() / f"text-{key}.npz"
+    if path.is_file():
+        logging.info("text vectors from %s", path)
+        return _read_vectors(path, (len(sentences), encoder.dim))
+    vectors = encoder.encode(sentences)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, vectors=vectors)
+    os.replace(temporary, path)
+    return vectors
+
+
+def _read_vectors(path: Path, shape: tuple[int, int]) -> Float[np.ndarray, "n d"]:
+    try:
+        # Opened here, as numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            vectors = arrays["vectors"]
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"the cache file {path} is damaged ({error}): delete it") from error
+    if vectors.shape != shape:
+        raise InputError(f"the cache file {path} holds shape {vectors.shape} instead of {shape}: delete it")
+    return vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """The text targets of a data set, and what was fitted on its training cases to word them.
+
+    Attributes:
+      values: `[n, t, e]` float32, one row per case.
+      transforms: survival bins of the sentences, and the standardisation of the inputs.
+      projector: from text vectors to targets.
+      text_encoder: fingerprint of the text encoder.
+    """
+
+    values: Float[np.ndarray, "n t e"]
+    transforms: Transforms
+    projector: Projector
+    text_encoder: str
+
+    def to_dict(self) -> dict[str, str]:
+        """What a checkpoint notes to know its targets again, besides the projector's arrays."""
+        return {"transforms": self.transforms.to_json(), "text_encoder": self.text_encoder}
+
+
+def targets_of_records(
+    records: Records, encoder: TextEncoder, config: TextConfig, *, num_bins: int, bins: str, dim: int
+) -> Targets:
+    """Fits the transforms on train, words every case's sentences, embeds and projects them.
+
+    Args:
+      records: the cases.
+      encoder: frozen text encoder.
+      config: its settings and the projector's seed.
+      num_bins, bins: see `fit_transforms`.
+      dim: width e of the targets.
+    """
+    transforms = fit_transforms(
+        (records.without_slides(i) for i in range(records.num_cases)), num_bins=num_bins, bins=bins
+    )
+    specs = {spec.name: spec for spec in records.specs}
+    sites = records.table["site"]
+    worded = [
+        task_sentences(records.labels(i), specs[site], transforms.survival_edges.get(site))
+        for i, site in enumerate(sites)
+    ]
+    projector = Projector.init(config.projector_seed, encoder.dim, dim)
+    values = build_targets(worded, encoder, projector, config.cache_dir)
+    return Targets(values, transforms, projector, encoder.fingerprint)

@@ -1,0 +1,281 @@
+"""Training one run: build, step, loop. The step is one jitted function of pure dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
+
+from modaltune_jax import partitioning
+from modaltune_jax.checkpoints import Checkpoints
+from modaltune_jax.config import Config, LossConfig
+from modaltune_jax.evaluate import embed_cases, selection_score
+from modaltune_jax.inputs.pipeline import PipelineConfig, eval_batches, train_batches
+from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS
+from modaltune_jax.losses.distillation import kl_to_text
+from modaltune_jax.models.modalities import ModalInputs
+from modaltune_jax.models.modaltune import ModalTune
+from modaltune_jax.models.weights import load_encoder_weights
+from modaltune_jax.monitor import Monitor
+from modaltune_jax.optim import Params, count, make_optimizer, merge_params, split_params
+from modaltune_jax.probes import probe_table
+from modaltune_jax.targets import Targets
+from modaltune_jax.types import Batch, InputError
+
+
+class TrainState(NamedTuple):
+    """What changes from step to step; a pytree of trainable leaves only."""
+
+    step: jax.Array
+    trainable: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything a run needs besides its state.
+
+    Attributes:
+      config: the experiment.
+      seed: of initialisation, order of cases and dropout.
+      pipeline: how batches are made, and which modalities the model is shown.
+      records: the cases.
+      targets: text targets and what was fitted on train to make them.
+      mesh: the devices.
+      frozen: parameters that nothing updates.
+      encoder_hash: sha256 that names the encoder's weights.
+      train_step: `(state, frozen, batch) -> (state, metrics)`, jitted.
+      embed_step: `(trainable, frozen, batch) -> [b, t, e]`, jitted.
+      steps_per_epoch: batches in which every training case is seen once.
+    """
+
+    config: Config
+    seed: int
+    pipeline: PipelineConfig
+    records: Records
+    targets: Targets
+    mesh: Mesh
+    frozen: Params
+    encoder_hash: str
+    train_step: Callable[..., Any]
+    embed_step: Callable[..., Any]
+    steps_per_epoch: int
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: LossConfig, seed: int
+) -> Callable[[TrainState, Params, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step: gradients and optimizer state exist for trainable leaves only."""
+
+    def train_step(state: TrainState, frozen: Params, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def objective(trainable: Params) -> jax.Array:
+            model = nnx.merge(graphdef, merge_params(trainable, frozen))
+            embedding = model(batch, key).embedding
+            per_case = kl_to_text(
+                embedding, batch.targets, None, temperature=loss.temperature, scale=loss.scale
+            )
+            return jnp.sum(per_case * batch.weight) / jnp.maximum(batch.weight.sum(), 1.0)
+
+        value, grads = jax.value_and_grad(objective)(state.trainable)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        metrics = {
+            "loss": value,
+            "grad_norm": optax.global_norm(grads),
+            "cases": batch.weight.sum(),
+        }
+        return TrainState(state.step + 1, trainable, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[Params, Params, Batch], jax.Array]:
+    """The jitted evaluation pass: dropout off."""
+
+    def embed_step(trainable: Params, frozen: Params, batch: Batch) -> jax.Array:
+        return nnx.merge(graphdef, merge_params(trainable, frozen))(batch).embedding
+
+    return jax.jit(embed_step)
+
+
+def build(
+    config: Config, seed: int, modalities: tuple[str, ...], records: Records, targets: Targets
+) -> tuple[Run, TrainState]:
+    """A run and its first state, on the mesh.
+
+    Args:
+      config: the experiment.
+      seed: of this run.
+      modalities: what the model is shown; others are absent in every case.
+      records: the cases.
+      targets: their text targets.
+
+    Raises:
+      InputError: features of another width than the encoder's, missing encoder weights, parameters that
+        `optim.rules` do not decide about.
+    """
+    if records.feature_dim != config.model.encoder.in_dim:
+        raise InputError(
+            f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
+            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features of its "
+            "own tile encoder"
+        )
+    mesh = partitioning.make_mesh(config.mesh)
+    inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
+    model = ModalTune(config.model, inputs, rngs=nnx.Rngs(seed))
+    encoder_hash = load_encoder_weights(model, config.encoder_weights)
+    graphdef, state = nnx.split(model)
+    trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
+    logging.info("%s trainable and %s frozen parameters", f"{count(trainable):,}", f"{count(frozen):,}")
+
+    pipeline = dataclasses.replace(config.pipeline, modalities=modalities)
+    batches = train_batches(
+        records, records.rows("train"), targets.values, targets.transforms, pipeline, seed=seed, **_shards(mesh)
+    )
+    optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
+    trainable = partitioning.shard_params(trainable, mesh)
+    first = TrainState(
+        partitioning.replicate(jnp.int32(0), mesh),
+        trainable,
+        jax.jit(optimizer.init)(trainable),
+    )
+    run = Run(
+        config=config,
+        seed=seed,
+        pipeline=pipeline,
+        records=records,
+        targets=targets,
+        mesh=mesh,
+        frozen=partitioning.shard_params(frozen, mesh),
+        encoder_hash=encoder_hash,
+        train_step=make_train_step(graphdef, optimizer, config.loss, seed),
+        embed_step=make_embed_step(graphdef),
+        steps_per_epoch=batches.steps_per_epoch,
+    )
+    return run, first
+
+
+def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
+    """Trains to the end of the schedule, or goes on from where an earlier call was stopped.
+
+    Args:
+      run: from `build`.
+      state: the first state, replaced by the latest checkpoint's if there is one.
+      workdir: gets `metrics.jsonl`, `tensorboard/`, `probes_val.csv` and `checkpoints/`.
+
+    Returns:
+      The last state. The best one is in the checkpoints.
+
+    Raises:
+      FloatingPointError: the loss is not finite; the latest checkpoint is from before.
+    """
+    config, every = run.config, run.config.checkpoint.every_epochs * run.steps_per_epoch
+    num_steps = config.optim.epochs * run.steps_per_epoch
+    batches = iter(
+        train_batches(
+            run.records,
+            run.records.rows("train"),
+            run.targets.values,
+            run.targets.transforms,
+            run.pipeline,
+            seed=run.seed,
+            **_shards(run.mesh),
+        )
+    )
+    best = -math.inf
+    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+        projector = run.targets.projector.to_dict()
+        restored = checkpoints.restore("latest", {"state": state, "projector": projector})
+        if restored is not None:
+            _check_same_run(run, restored.meta, workdir)
+            state, best = restored.state["state"], restored.meta["best"]
+            batches.set_state(restored.meta["data"])
+        start = int(state.step)
+        with Monitor(workdir, start, num_steps, run.steps_per_epoch) as monitor:
+            for step in range(start + 1, num_steps + 1):
+                batch = partitioning.shard_batch(next(batches), run.mesh)
+                state, metrics = run.train_step(state, run.frozen, batch)
+                monitor.train(step, metrics)
+                if step % every and step != num_steps:
+                    continue
+                table = probe(run, state.trainable, ("val",))
+                score = selection_score(table, config.checkpoint.best, step)
+                monitor.probes(step, table, score)
+                meta = _meta(run, best=max(best, score), data=batches.get_state())
+                if score > best:
+                    kept = {"trainable": state.trainable, "projector": projector}
+                    checkpoints.save("best", step, kept, {**meta, "step": step, "score": score})
+                    best = score
+                checkpoints.save("latest", step, {"state": state, "projector": projector}, meta)
+    return state
+
+
+def probe(run: Run, trainable: Params, splits: tuple[str, ...]) -> pd.DataFrame:
+    """Embeds train and `splits`, fits the probes on train, scores them on `splits`."""
+    embeddings = embed(run, trainable, ("train", *splits))
+    return probe_table(embeddings, run.records.table, run.records.sites, splits)
+
+
+def embed(run: Run, trainable: Params, splits: tuple[str, ...]) -> np.ndarray:
+    """Embeddings `[n, t, e]` of the cases of `splits`; NaN rows for the others."""
+    rows = np.concatenate([run.records.rows(split) for split in splits])
+    batches = eval_batches(
+        run.records, rows, run.targets.values, run.targets.transforms, run.pipeline, **_shards(run.mesh)
+    )
+    step = lambda batch: run.embed_step(trainable, run.frozen, batch)  # noqa: E731
+    return embed_cases(step, batches, run.mesh, run.records.num_cases)
+
+
+def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, dict[str, Any]]:
+    """The best trainable parameters of a finished or running run, and what was noted beside them.
+
+    Raises:
+      InputError: there is no checkpoint, or it was trained on another encoder.
+    """
+    with Checkpoints(workdir / "checkpoints", run.config.checkpoint) as checkpoints:
+        like = {"trainable": state.trainable, "projector": run.targets.projector.to_dict()}
+        restored = checkpoints.restore("best", like)
+    if restored is None:
+        raise InputError(f"{workdir} holds no checkpoint: train first (--mode=train)")
+    _check_same_run(run, restored.meta, workdir)
+    return restored.state["trainable"], restored.meta
+
+
+def _meta(run: Run, *, best: float, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "best": best,
+        "data": data,
+        "seed": run.seed,
+        "modalities": list(run.pipeline.modalities),
+        "encoder": run.encoder_hash,
+        "targets": run.targets.to_dict(),
+    }
+
+
+def _check_same_run(run: Run, meta: dict[str, Any], workdir: Path) -> None:
+    expected = _meta(run, best=0.0, data={})
+    for key in ("seed", "modalities", "encoder", "targets"):
+        if meta[key] != expected[key]:
+            raise InputError(
+                f"{workdir} was trained with another {key} than this config gives: choose another --workdir, or "
+                "remove that folder"
+            )
+
+
+def _shards(mesh: Mesh) -> dict[str, Any]:
+    """How batches are cut: rows for every device of the data axis, loaded by this process's share."""
+    return {"num_shards": mesh.shape["data"], "shard": partitioning.process_shard()}

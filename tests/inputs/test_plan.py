@@ -1,0 +1,152 @@
+"""The order and shapes of batches."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modaltune_jax.inputs.plan import BatchPlan, stream
+from modaltune_jax.types import InputError
+
+LENGTHS = np.random.default_rng(0).integers(0, 64, 50)
+
+
+def make_plan(lengths=LENGTHS, indices=None, **changes):
+    indices = np.arange(len(lengths)) if indices is None else indices
+    settings = {"buckets": (15, 31, 63), "batch_size": 8, "tokens_per_batch": 130, "seed": 3} | changes
+    return BatchPlan(lengths, indices, **settings)
+
+
+def epoch_of(plan, epoch):
+    return [plan[epoch * plan.steps_per_epoch + i] for i in range(plan.steps_per_epoch)]
+
+
+def cases_of(steps):
+    rows = np.concatenate([step.rows for step in steps])
+    return rows[rows >= 0].tolist()
+
+
+@given(
+    lengths=st.lists(st.integers(0, 63), min_size=1, max_size=60),
+    batch_size=st.integers(1, 9),
+    tokens_per_batch=st.integers(1, 300),
+    num_shards=st.integers(1, 4),
+    seed=st.none() | st.integers(0, 2**40),
+)
+@settings(deadline=None)
+def test_every_case_comes_once_an_epoch(lengths, batch_size, tokens_per_batch, num_shards, seed):
+    plan = make_plan(
+        np.array(lengths),
+        batch_size=batch_size,
+        tokens_per_batch=tokens_per_batch,
+        num_shards=num_shards,
+        seed=seed,
+    )
+    for epoch in range(1 if seed is None else 3):
+        steps = epoch_of(plan, epoch)
+        assert {step.epoch for step in steps} == {epoch}
+        assert sorted(cases_of(steps)) == list(range(len(lengths)))
+        assert {(len(step.rows), step.bucket) for step in steps} == set(plan.shapes)
+        for step in steps:
+            assert len(step.rows) % num_shards == 0
+            assert len(step.rows) <= max(num_shards, min(batch_size, tokens_per_batch // step.bucket))
+            assert (step.rows >= 0).any()
+            smaller = max((bucket for bucket in plan.buckets if bucket < step.bucket), default=-1)
+            for row in step.rows[step.rows >= 0]:
+                assert smaller < lengths[row] <= step.bucket
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param({}, ((8, 15), (4, 31), (2, 63)), id="tokens-bound-long-bags"),
+        pytest.param({"batch_size": 3}, ((3, 15), (3, 31), (2, 63)), id="cases-bound-short-bags"),
+        pytest.param({"tokens_per_batch": 1}, ((1, 15), (1, 31), (1, 63)), id="at-least-one-case"),
+        pytest.param({"num_shards": 3}, ((6, 15), (3, 31), (3, 63)), id="multiples-of-the-shards"),
+    ],
+)
+def test_shapes(settings, expected):
+    assert make_plan(**settings).shapes == expected
+
+
+def test_the_last_batch_of_a_bucket_is_completed_with_filler():
+    plan = make_plan(np.array([5, 6, 7]), batch_size=2, seed=None)
+    assert [step.rows.tolist() for step in epoch_of(plan, 0)] == [[0, 1], [2, -1]]
+    assert plan.filler == 1 / 4
+
+
+def test_without_seed_the_plan_is_sorted_and_ends():
+    plan = make_plan(seed=None)
+    assert len(plan) == plan.steps_per_epoch
+    assert [step.bucket for step in epoch_of(plan, 0)] == sorted(step.bucket for step in epoch_of(plan, 0))
+
+
+def test_only_the_given_cases_come():
+    assert sorted(cases_of(epoch_of(make_plan(indices=[4, 7, 30]), 5))) == [4, 7, 30]
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    orders = {
+        (seed, epoch): cases_of(epoch_of(make_plan(seed=seed), epoch)) for seed in (0, 1) for epoch in (0, 1)
+    }
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert cases_of(epoch_of(make_plan(seed=1), 1)) == orders[1, 1]
+
+
+def test_buckets_are_mixed_over_an_epoch():
+    buckets = [step.bucket for epoch in range(20) for step in epoch_of(make_plan(), epoch)[:3]]
+    assert set(buckets) == {15, 31, 63}
+
+
+def test_the_cases_of_a_batch_change():
+    partners = Counter()
+    for epoch in range(20):
+        for step in epoch_of(make_plan(), epoch):
+            if 0 in step.rows:
+                partners.update(step.rows[step.rows > 0].tolist())
+    assert len(partners) > 6
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_every_batch(count):
+    whole = make_plan(num_shards=4)
+    parts = [make_plan(num_shards=4, process=(i, count)) for i in range(count)]
+    for i in range(3 * whole.steps_per_epoch):
+        shares = [part[i] for part in parts]
+        assert len({(share.bucket, share.epoch, len(share.rows)) for share in shares}) == 1
+        np.testing.assert_array_equal(np.concatenate([share.rows for share in shares]), whole[i].rows)
+
+
+def test_a_pickled_plan_is_the_same():
+    plan = make_plan()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))[77].rows, plan[77].rows)
+
+
+def test_training_reaches_far():
+    plan = make_plan()
+    assert plan[10**9].epoch == 10**9 // plan.steps_per_epoch
+    assert len(plan) > 10**15
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        pytest.param({"indices": []}, "no cases", id="no-cases"),
+        pytest.param({"indices": [1, 2, 1]}, "listed twice", id="twice"),
+        pytest.param({"num_shards": 3, "process": (0, 2)}, "3 shards .* 2 processes", id="shards"),
+        pytest.param({"buckets": (15, 31)}, "longer than the last bucket", id="too-long"),
+    ],
+)
+def test_impossible_plans(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_plan(**settings)
+
+
+def test_streams_are_independent():
+    keys = [("tiles", 1, 2), ("tiles", 2, 1), ("cases", 1, 2), ("tiles", 1, 2, 3)]
+    draws = [stream(*key).integers(2**63) for key in keys]
+    assert len(set(draws)) == 4
+    assert stream(*keys[0]).integers(2**63) == draws[0]

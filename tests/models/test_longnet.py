@@ -1,0 +1,276 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from recorded import fill, load, relative_error, weights
+
+from modaltune_jax.convert import gigapath
+from modaltune_jax.models.encoders.longnet import Encoder, LongNet, LongNetConfig
+from modaltune_jax.types import InputError
+
+LENGTHS = (1, 2, 7, 8, 9, 16, 17, 33, 48, 49, 100, 161, 203, 333)
+
+
+def recorded_config(manifest, **changes):
+    return LongNetConfig(
+        in_dim=manifest.get("in_chans", 1),
+        width=manifest["dim"],
+        depth=manifest["depth"],
+        num_heads=manifest["heads"],
+        ffn_dim=4 * manifest["dim"],
+        segment_lengths=tuple(manifest["segment_length"]),
+        dilated_ratios=tuple(manifest["dilated_ratio"]),
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """The recorded stack of layers and its numbers."""
+    manifest, arrays = load("longnet")
+    encoder = fill(Encoder(recorded_config(manifest), rngs=nnx.Rngs(0)), weights(arrays), gigapath.RULES)
+    return encoder, arrays
+
+
+@pytest.fixture(scope="module")
+def slides():
+    """The recorded slide encoder and its numbers."""
+    manifest, arrays = load("slide_encoder")
+    model = fill(LongNet(recorded_config(manifest), rngs=nnx.Rngs(0)), weights(arrays), gigapath.RULES)
+    return model, arrays
+
+
+def with_config(model, **changes):
+    """The same weights under a changed configuration."""
+    other = LongNet(dataclasses.replace(model.config, **changes), rngs=nnx.Rngs(0))
+    nnx.update(other, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    return other
+
+
+def small(**changes):
+    config = LongNetConfig(
+        in_dim=6,
+        width=16,
+        depth=2,
+        num_heads=4,
+        ffn_dim=24,
+        segment_lengths=(8, 20),
+        dilated_ratios=(1, 2),
+    )
+    return LongNet(dataclasses.replace(config, **changes), rngs=nnx.Rngs(0))
+
+
+def bags(b, l, dim=6, seed=0):
+    features, cells = jax.random.split(jax.random.key(seed))
+    return jax.random.normal(features, (b, l, dim)), jax.random.randint(cells, (b, l, 2), 0, 900)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_attention_and_layer_as_recorded(stack, n):
+    encoder, arrays = stack
+    layer, length = encoder.layers[0], jnp.full(2, n)
+    x = jnp.asarray(arrays[f"x/{n}"])
+    attention, whole = jax.jit(lambda x: (layer.self_attn(x, length), layer(x, length)))(x)
+    assert relative_error(attention, arrays[f"attn0/{n}"]) < 1e-5
+    assert relative_error(whole, arrays[f"layer0/{n}"]) < 1e-5
+
+
+def test_all_recorded_lengths_in_one_padded_batch(stack):
+    encoder, arrays = stack
+    x = np.full((2 * len(LENGTHS), 340, 32), 5.0, np.float32)
+    for i, n in enumerate(LENGTHS):
+        x[2 * i : 2 * i + 2, :n] = arrays[f"x/{n}"]
+    lengths = jnp.repeat(jnp.asarray(LENGTHS), 2)
+    ours = jax.jit(lambda x: encoder(x, lengths))(x)
+    for i, n in enumerate(LENGTHS):
+        assert relative_error(ours[2 * i : 2 * i + 2, :n], arrays[f"encoder/{n}"]) < 1e-4
+
+
+@pytest.mark.parametrize("bucket", [100, 128, 170])
+def test_input_gradient_as_recorded(stack, bucket):
+    encoder, arrays = stack
+    padding = ((0, 0), (0, bucket - 100), (0, 0))
+    x = jnp.pad(arrays["grad/x"], padding, constant_values=2.0)
+    g = jnp.pad(arrays["grad/g"], padding)
+    dx = jax.jit(jax.grad(lambda x: jnp.sum(encoder.layers[0](x, jnp.asarray([100])) * g)))(x)
+    assert relative_error(dx[:, :100], arrays["grad/dx"]) < 1e-5
+    np.testing.assert_array_equal(dx[:, 100:], 0.0)
+
+
+@pytest.mark.parametrize("bucket", [pytest.param(202, id="as recorded"), pytest.param(230, id="padded")])
+def test_slide_embeddings_as_recorded(slides, bucket):
+    model, arrays = slides
+    averaging = with_config(model, global_pool=True)
+    lengths = (202,) if bucket == 202 else (1, 50, 202)
+    features = np.full((len(lengths), bucket, model.in_dim), 5.0, np.float32)
+    cells = np.zeros((len(lengths), bucket, 2), np.int32)
+    for i, n in enumerate(lengths):
+        features[i, :n] = arrays[f"x/{n}"][0]
+        cells[i, :n] = arrays[f"coords/{n}"][0] // 256
+
+    @jax.jit
+    def run(features, cells, length):
+        tokens = model.embed(features, cells, length)
+        hidden = [tokens.cls]
+        for i in range(model.depth):
+            tokens = model.run_blocks(tokens, i, i + 1)
+            hidden.append(model.pool(tokens))
+        hidden = [model.norm(token) for token in hidden]
+        return model(features, cells, length), averaging(features, cells, length), hidden
+
+    cls, pool, hidden = run(features, cells, jnp.asarray(lengths))
+    for i, n in enumerate(lengths):
+        assert relative_error(cls[i : i + 1], arrays[f"cls/{n}"]) < 1e-4
+        assert relative_error(pool[i : i + 1], arrays[f"pool/{n}"]) < 1e-4
+        for j, token in enumerate(hidden):
+            assert relative_error(token[i : i + 1], arrays[f"hidden{j}/{n}"]) < 1e-4
+
+
+def test_padding_changes_nothing_and_gets_no_gradient():
+    """Garbage in the padding rows of a batch: the same embeddings and gradients as single bags."""
+    model = small()
+    graphdef, params = nnx.split(model)
+    lengths = (7, 20)
+    features, cells = bags(len(lengths), 20)
+
+    @jax.jit
+    def run(params, features, cells, length):
+        def loss(params, features):
+            embeddings = nnx.merge(graphdef, params)(features, cells, length)
+            return jnp.sum(embeddings * jnp.arange(16.0)), embeddings
+
+        gradients, embeddings = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, features)
+        return embeddings, *gradients
+
+    singles = [
+        run(params, features[i : i + 1, :n], cells[i : i + 1, :n], jnp.asarray([n]))
+        for i, n in enumerate(lengths)
+    ]
+    of_params = jax.tree.map(lambda *g: sum(g), *[single[1] for single in singles])
+    garbage, other_cells = bags(len(lengths), 33, seed=1)
+    real = (jnp.arange(33) < jnp.asarray(lengths)[:, None])[..., None]
+    padding = ((0, 0), (0, 13), (0, 0))
+    batch = jnp.where(real, jnp.pad(features, padding), 100 * garbage)
+    batch_cells = jnp.where(real, jnp.pad(cells, padding), other_cells)
+    embeddings, params_gradient, gradient = run(params, batch, batch_cells, jnp.asarray(lengths))
+    for i, (n, (embedding, _, single_gradient)) in enumerate(zip(lengths, singles, strict=True)):
+        np.testing.assert_allclose(embeddings[i], embedding[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradient[i, :n], single_gradient[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(gradient[i, n:], 0.0)
+    for a, b in zip(jax.tree.leaves(params_gradient), jax.tree.leaves(of_params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_empty_bag_is_its_class_token():
+    model = small()
+    features, cells = bags(2, 12)
+    embedding = jax.jit(model)(features, cells, jnp.asarray([0, 0]))
+    np.testing.assert_array_equal(embedding[0], embedding[1])
+    alone = jax.jit(model)(features[:1, :0], cells[:1, :0], jnp.asarray([0]))
+    np.testing.assert_allclose(embedding[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_compiles_once_per_bucket():
+    model = small()
+    traces = []
+
+    @jax.jit
+    def run(features, cells, length):
+        traces.append(features.shape)
+        return model(features, cells, length)
+
+    for bucket in (8, 24, 8, 24):
+        for length in (1, bucket - 1, bucket):
+            run(*bags(1, bucket), jnp.asarray([length]))
+    assert traces == [(1, 8, 6), (1, 24, 6)]
+
+
+def test_remat_changes_no_gradient():
+    features, cells = bags(2, 12)
+
+    def gradient(model):
+        loss = lambda x: jnp.sum(model(x, cells, jnp.asarray([12, 5]))[:, 0])  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(features)
+
+    plain, remat = gradient(small(depth=1)), gradient(small(depth=1, remat=True))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(remat), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    recomputed = jax.make_jaxpr(
+        jax.grad(lambda x: jnp.sum(small(remat=True)(x, cells, jnp.asarray([12, 5]))))
+    )
+    assert "remat" in str(recomputed(features))
+
+
+def test_bfloat16_stays_close_and_returns_float32():
+    model = small()
+    features, cells = bags(2, 12)
+    length = jnp.asarray([12, 5])
+    exact = jax.jit(model)(features, cells, length)
+    rounded = jax.jit(with_config(model, dtype="bfloat16"))(features, cells, length)
+    assert rounded.dtype == jnp.float32
+    assert 0 < relative_error(rounded, np.asarray(exact)) < 3e-2
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def jitted_blocks(graphdef, params, tokens, start, stop, key):
+    return nnx.merge(graphdef, params).run_blocks(tokens, start, stop, key)
+
+
+def run_blocks(model, tokens, start, stop, key):
+    return jitted_blocks(*nnx.split(model), tokens, start, stop, key)
+
+
+@pytest.mark.parametrize("rates", [{"dropout": 0.3}, {"activation_dropout": 0.3}, {"drop_path": 0.6}])
+def test_each_rate_acts_with_a_key_and_only_then(rates):
+    model, plain = small(**rates), small()
+    features, cells = bags(4, 12)
+    tokens = plain.embed(features, cells, jnp.asarray([12, 5, 12, 9]))
+    evaluation = run_blocks(plain, tokens, 1, 2, None).tiles
+    np.testing.assert_array_equal(run_blocks(plain, tokens, 1, 2, jax.random.key(0)).tiles, evaluation)
+    np.testing.assert_array_equal(run_blocks(model, tokens, 1, 2, None).tiles, evaluation)
+    first, again, other = (run_blocks(model, tokens, 1, 2, jax.random.key(i)).tiles for i in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, evaluation)
+    assert not np.array_equal(first, other)
+
+
+def test_stochastic_depth_drops_branches_of_whole_cases_and_never_in_the_first_layer():
+    model = small(drop_path=0.5)
+    features, cells = bags(32, 6)
+    tokens, key = model.embed(features, cells, jnp.full(32, 6)), jax.random.key(0)
+    first = run_blocks(model, tokens, 0, 1, key)
+    np.testing.assert_array_equal(first.tiles, run_blocks(model, tokens, 0, 1, None).tiles)
+    last = run_blocks(model, tokens, 1, 2, key)
+    untouched = np.all(last.tiles == tokens.tiles, axis=(1, 2)) & np.all(last.cls == tokens.cls, axis=1)
+    assert 0.02 < np.mean(untouched) < 0.6  # both branches dropped: a quarter
+
+
+def test_layers_draw_from_keys_of_their_own():
+    """Two stages with one key are the whole: the cut into stages does not change a draw."""
+    model = small(dropout=0.3)
+    features, cells = bags(1, 6)
+    tokens, key = model.embed(features, cells, jnp.asarray([6])), jax.random.key(3)
+    whole = run_blocks(model, tokens, 0, 2, key)
+    stages = run_blocks(model, run_blocks(model, tokens, 0, 1, key), 1, 2, key)
+    np.testing.assert_allclose(whole.tiles, stages.tiles, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.cls, stages.cls, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"width": 18}, "width 18", id="width no multiple of heads"),
+        pytest.param({"width": 10, "num_heads": 5}, "multiple of 4", id="width no multiple of 4"),
+        pytest.param({"dilated_ratios": (1,)}, "same branches", id="a ratio missing"),
+        pytest.param({"segment_lengths": (8, 0)}, "positive", id="empty segment"),
+        pytest.param({"dropout": 1.0}, "dropout", id="nothing left"),
+        pytest.param({"dtype": "float16"}, "float16", id="dtype"),
+    ],
+)
+def test_impossible_configs_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        small(**changes)
