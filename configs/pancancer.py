@@ -31,9 +31,22 @@ def demo(config: ConfigDict) -> ConfigDict:
     )
     config.data.source = "simulation"
     config.data.directory = "records/demo"
-    config.pipeline.update({"batch_size": 32, "num_buckets": 3, "multiple": 32})
-    small(config, in_dim=config.data.simulation.feature_dim, width=96, depth=3)
-    config.optim.update({"epochs": 40, "warmup_epochs": 4, "learning_rate": 1e-3})
+    config.data.simulation.update(
+        {
+            "cases_per_site": 400,
+            "feature_dim": 16,
+            "num_genes": 40,
+            "num_pathways": 4,
+            "mean_tiles": 16,
+            "noise": 0.5,
+        }
+    )
+    # Many small steps: what needs both modalities is learnt late.
+    config.pipeline.update({"batch_size": 16, "num_buckets": 1, "multiple": 32, "max_tiles": 31})
+    small(config, in_dim=16, width=64, depth=3)
+    config.model.encoder.dropout = 0.0
+    config.model.pathways.update({"latent_dim": 16, "num_tokens": 4, "dropout": 0.0})
+    config.optim.update({"epochs": 30, "warmup_epochs": 2, "learning_rate": 2e-3})
     return config
 
 

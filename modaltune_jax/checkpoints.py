@@ -37,33 +37,29 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory/latest` and `directory/best`.
+    """The checkpoints of one run, in `directory/latest` and `directory/best`, folders that saving makes.
 
     Saving is atomic: Orbax writes to a temporary folder and renames it. A kill loses the save under way
     and nothing else.
     """
 
     def __init__(self, directory: Path, config: CheckpointConfig):
-        import orbax.checkpoint as ocp
-
-        self._ocp = ocp
-        self._managers = {
-            name: ocp.CheckpointManager(
-                Path(directory).absolute() / name, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
-            )
-            for name, keep in (("latest", config.keep), ("best", 1))
-        }
+        self._directory = Path(directory).absolute()
+        self._keep = {"latest": config.keep, "best": 1}
+        self._managers: dict[str, Any] = {}
 
     def save(self, which: str, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves to "latest" or "best"; the write goes on in the background."""
-        args = self._ocp.args
-        self._managers[which].save(
-            step,
-            args=args.Composite(
-                state=args.StandardSave(state), meta=args.JsonSave({"format": FORMAT, **meta})
-            ),
-            force=True,
+        import orbax.checkpoint as ocp
+
+        manager = self._manager(which)
+        if step in manager.all_steps():
+            # A kill came between "best" and "latest", so that this step is done a second time.
+            manager.delete(step)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"format": FORMAT, **meta})
         )
+        manager.save(step, args=items, force=True)
 
     def restore(self, which: str, like: Any) -> Restored | None:
         """The newest checkpoint of "latest" or "best"; None if there is none.
@@ -74,28 +70,44 @@ class Checkpoints:
             run may go on on another mesh.
 
         Raises:
-          InputError: the checkpoint is of another format or of another model.
+          InputError: the checkpoint is damaged, of another format or of another model.
         """
-        manager = self._managers[which]
-        step = manager.latest_step()
+        import orbax.checkpoint as ocp
+
+        step = self._manager(which).latest_step() if (self._directory / which).is_dir() else None
         if step is None:
             return None
-        args = self._ocp.args
-        abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
-        meta = manager.restore(step, args=args.Composite(meta=args.JsonRestore())).meta
+        folder = self._directory / which / str(step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        meta = self._read(which, step, meta=ocp.args.JsonRestore())
         if meta["format"] != FORMAT:
             raise InputError(
-                f"{manager.directory}/{step} has checkpoint format {meta['format']}, this version reads {FORMAT}: "
-                "train again, or use the version that wrote it"
+                f"{folder} has checkpoint format {meta['format']}, this version reads {FORMAT}: train again, "
+                "or use the version that wrote it"
             )
+        return Restored(self._read(which, step, state=ocp.args.StandardRestore(abstract)), meta)
+
+    def _manager(self, which: str) -> Any:
+        import orbax.checkpoint as ocp
+
+        if which not in self._managers:
+            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep[which])
+            self._managers[which] = ocp.CheckpointManager(self._directory / which, options=options)
+        return self._managers[which]
+
+    def _read(self, which: str, step: int, **item: Any) -> Any:
+        import orbax.checkpoint as ocp
+
+        (name,) = item
         try:
-            state = manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract))).state
-        except ValueError as error:
+            return self._manager(which).restore(step, args=ocp.args.Composite(**item))[name]
+        except Exception as error:  # damage shows as anything from KeyError to bare Exception
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(
-                f"{manager.directory}/{step} was saved from another model than the config describes "
-                f"({str(error).splitlines()[0]}); use its own config or another workdir"
+                f"{self._directory / which / str(step)} cannot be restored ({reason}): it is damaged, or of "
+                "another model than the config describes; remove it to go on from the checkpoint before, or "
+                "choose another --workdir"
             ) from error
-        return Restored(state, meta)
 
     def close(self) -> None:
         """Waits for the writes under way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from modaltune_jax import config_checks
 from modaltune_jax.checkpoints import CheckpointConfig
 from modaltune_jax.inputs.collate import PipelineConfig
 from modaltune_jax.inputs.prepare import DataConfig
@@ -25,6 +27,8 @@ from modaltune_jax.types import InputError
 
 ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig}
 """What `model.encoder.name` may say."""
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +72,12 @@ def unpack(config: ConfigDict) -> Config:
     """Checks a config and turns it into dataclasses.
 
     Raises:
-      InputError: an unknown key (with the nearest known one), a missing key, a value of another type.
+      InputError: an unknown key (with the nearest known one), a missing key, a value of another type, or
+        one that cannot work.
     """
-    return _unpack(Config, config.to_dict(), "config")
+    unpacked = _unpack(Config, config.to_dict(), "config")
+    config_checks.check(unpacked)
+    return unpacked
 
 
 def _unpack(kind: Any, value: Any, path: str) -> Any:
@@ -78,24 +85,28 @@ def _unpack(kind: Any, value: Any, path: str) -> Any:
         return _unpack_encoder(value, path)
     if dataclasses.is_dataclass(kind):
         return _unpack_dataclass(kind, value, path)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if isinstance(value, str) or not hasattr(value, "__iter__"):
-            raise InputError(f"{path} must be a sequence, not {value!r}")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        if len(kinds) != len(value):
-            raise InputError(f"{path} must have {len(kinds)} entries, not {value!r}")
-        return tuple(_unpack(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if typing.get_origin(kind) is tuple:
+        return _unpack_tuple(typing.get_args(kind), value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{path} must be a {kind.__name__}, not {value!r}")
+    is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not is_right or (kind is float and not math.isfinite(value)):
+        raise InputError(f"{path} must be {_WORDS[kind]}, not {value!r}")
     return value
 
 
+def _unpack_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise InputError(f"{path} must be a tuple, not {value!r}")
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise InputError(f"{path} must have {len(kinds)} entries, not {value!r}")
+    return tuple(_unpack(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+
+
 def _unpack_dataclass(kind: Any, value: Any, path: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{path} must be a group of settings, not {value!r}")
+    value = _group(value, path)
     hints = typing.get_type_hints(kind)
     for key in value:
         if key not in hints:
@@ -109,8 +120,14 @@ def _unpack_dataclass(kind: Any, value: Any, path: str) -> Any:
 
 
 def _unpack_encoder(value: Any, path: str) -> Any:
-    fields = dict(value)
+    fields = dict(_group(value, path))
     name = fields.pop("name", None)
     if name not in ENCODERS:
         raise InputError(f"{path}.name is {name!r}; known encoders: {', '.join(ENCODERS)}")
     return _unpack_dataclass(ENCODERS[name], fields, path)
+
+
+def _group(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} must be a group of settings, not {value!r}")
+    return value

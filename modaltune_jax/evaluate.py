@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from modaltune_jax.partitioning import shard_batch
-from modaltune_jax.types import Batch
+from modaltune_jax.probes import probe_table
+from modaltune_jax.types import Batch, InputError
 
 
 def embed_cases(
@@ -60,3 +61,23 @@ def selection_score(table: pd.DataFrame, targets: tuple[str, ...], step: int) ->
         logging.warning("no probe of %s can be estimated on the validation split", ", ".join(targets))
         return -np.inf
     return float(values.mean())
+
+
+def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[str, ...]) -> None:
+    """Finds out before training whether the validation labels can pick a checkpoint.
+
+    Raises:
+      InputError: there is no validation case, or no probe of `targets` can be estimated on them.
+    """
+    if targets == ("last",):
+        return
+    # What can be estimated depends on the labels alone, so noise serves as well as embeddings.
+    noise = np.random.default_rng(0).normal(size=(len(cases), 1, 2)).astype(np.float32)
+    table = probe_table(noise, cases, sites, ("val",))
+    chosen = table[(table["site"] == "overall") & table["target"].isin(targets)]
+    if chosen["value"].isna().all():
+        raise InputError(
+            f"the {sum(cases['split'] == 'val')} validation cases cannot pick a checkpoint by "
+            f"{', '.join(targets)}: add validation cases with labels, or set config.checkpoint.best=last to "
+            "take the last step"
+        )

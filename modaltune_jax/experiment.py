@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from absl import logging
 
 from modaltune_jax import results
 from modaltune_jax.config import Config
+from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.probes import probe_table
-from modaltune_jax.targets import Targets, load_encoder, targets_of_records
-from modaltune_jax.train import build, embed, restore_best, train
+from modaltune_jax.targets import load_encoder, targets_of_records
+from modaltune_jax.train import Run, TrainState, build, embed, restore_best, train
 from modaltune_jax.types import InputError
 
 SPLITS = ("val", "test")
+
+# For one run: what is trained beside it, on which devices and how fast.
+_CHANGES_NOTHING = ("name", "seeds", "mesh.", "pipeline.num_threads", "pipeline.prefetch", "text.cache_dir")
 
 
 def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
@@ -40,7 +43,13 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     Raises:
       InputError: whatever is wrong with the config, the data or the folder.
     """
+    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    runs = [(variant, shown, seed) for variant, shown in config.compare for seed in config.seeds]
+    folders = [workdir / variant / f"seed{seed}" for variant, _, seed in runs]
+    for folder, (variant, _, _) in zip(folders, runs, strict=True):
+        _check_same_config(folder, variant, described)
     records = prepare(config.data)
+    check_selection(records.table, records.sites, config.checkpoint.best)
     encoder = load_encoder(config.text.encoder)
     targets = targets_of_records(
         records,
@@ -52,11 +61,19 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     )
     _describe(records)
     tables = []
-    for variant, modalities in config.compare:
-        for seed in config.seeds:
-            folder = workdir / variant / f"seed{seed}"
-            table = _one_run(config, folder, seed, modalities, records, targets, is_training=is_training)
-            tables.append(table.assign(variant=variant, seed=seed))
+    for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
+        if is_training and (folder / "probes.csv").exists():
+            print(f"{folder} is finished; remove it to train again")
+            table = results.read(folder / "probes")
+        else:
+            run, state = build(config, seed, shown, records, targets)
+            if is_training:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_json(folder / "config.json", described)
+                train(run, state, folder)
+                training_figure(folder)
+            table = _probe_best(run, state, folder, is_training=is_training)
+        tables.append(table.assign(variant=variant, seed=seed))
     everything = pd.concat(tables, ignore_index=True)
     results.write(everything, workdir / "results")
     comparison_figure(everything, workdir / "results.png")
@@ -64,35 +81,15 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     return everything
 
 
-def _one_run(
-    config: Config,
-    folder: Path,
-    seed: int,
-    modalities: tuple[str, ...],
-    records: Records,
-    targets: Targets,
-    *,
-    is_training: bool,
-) -> pd.DataFrame:
-    """Trains one model if it is not finished, and probes its best checkpoint."""
-    done = folder / "probes.csv"
-    described = json.loads(json.dumps(dataclasses.asdict(config)))
-    _check_same_config(folder, described)
-    if is_training and done.exists():
-        logging.info("%s is finished; remove it to train again", folder)
-        return pd.read_csv(done, keep_default_na=False, na_values={"value": [""]})
-    run, state = build(config, seed, modalities, records, targets)
-    if is_training:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "config.json", described)
-        train(run, state, folder)
-        training_figure(folder)
+def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:
+    """Probes the best checkpoint; `probes.csv` also says that the run is finished."""
     best, meta = restore_best(run, state, folder)
+    print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
     embeddings = embed(run, best, ("train", *SPLITS))
-    table = probe_table(embeddings, records.table, records.sites, SPLITS)
-    results.save_embeddings(folder / "embeddings.npz", embeddings, records.table)
-    results.write(table, folder / "probes")
-    logging.info("%s: best checkpoint at step %s", folder, meta["step"])
+    table = probe_table(embeddings, run.records.table, run.records.sites, SPLITS)
+    results.save_embeddings(folder / "embeddings.npz", embeddings, run.records.table)
+    if is_training or (folder / "probes.csv").exists():
+        results.write(table, folder / "probes")
     return table
 
 
@@ -109,20 +106,20 @@ def _describe(records: Records) -> None:
         )
 
 
-def _check_same_config(folder: Path, described: dict[str, Any]) -> None:
-    """A folder holds the runs of one config: going on with another would mix two experiments."""
+def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) -> None:
+    """A folder holds one run of one config: going on with another would mix two experiments."""
     path = folder / "config.json"
     if not path.exists():
         return
-    before = pd.json_normalize(json.loads(path.read_text(encoding="utf-8"))).iloc[0].to_dict()
-    now = pd.json_normalize(described).iloc[0].to_dict()
-    # What else is trained beside a run, and on which devices, does not change it.
-    free = ("seeds", "compare", "mesh.", "name")
+    before, now = (
+        pd.json_normalize(config).iloc[0].to_dict() | {"compare": dict(config["compare"]).get(variant)}
+        for config in (json.loads(path.read_text(encoding="utf-8")), described)
+    )
     for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and not key.startswith(free):
+        if before.get(key) != now.get(key) and not key.startswith(_CHANGES_NOTHING):
             raise InputError(
-                f"{folder} was trained with {key}={before.get(key)!r}, the config now says {now.get(key)!r}: choose "
-                "another --workdir, or remove that folder"
+                f"{folder} was trained with {key}={before.get(key)!r}, the config now says {now.get(key)!r}: "
+                "choose another --workdir, or remove that folder"
             )
 
 

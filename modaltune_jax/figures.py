@@ -1,4 +1,4 @@
-"""Figures beside the numbers: a run's progress, and variants compared. Colours are safe for the colour-blind."""
+"""Figures beside the numbers: a run's progress, variants compared. Colours are safe for the colour-blind."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def training_figure(folder: Path) -> None:
     loss = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
     left.plot(*zip(*loss, strict=True), color=COLOURS[0])
     left.set(xlabel="step", ylabel="training loss", title="KL to text")
-    probes = pd.DataFrame([row for row in rows if "val/score" in row]).set_index("step")
-    for colour, name in zip(COLOURS, probes.columns, strict=False):
-        if name != "val/score":
-            right.plot(probes.index, probes[name], marker="o", color=colour, label=name.removeprefix("val/"))
+    probes = pd.DataFrame([row for row in rows if "val/score" in row])
+    names = [name for name in probes.columns if name not in ("step", "val/score")]
+    for colour, name in zip(COLOURS, names, strict=False):
+        right.plot(probes["step"], probes[name], marker="o", color=colour, label=name.removeprefix("val/"))
     right.set(xlabel="step", ylabel="mean over sites", title="validation probes", ylim=(0.4, 1.02))
-    right.legend(frameon=False)
+    if names:
+        right.legend(frameon=False)
     _save(figure, folder / "training.png")
 
 
@@ -48,7 +49,14 @@ def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> N
         for i, variant in enumerate(variants):
             values = block[block["variant"] == variant].set_index("site").loc[sites]
             places = np.arange(len(sites)) + (i - (len(variants) - 1) / 2) * width
-            axis.bar(places, values["mean"], width, yerr=values["sd"].fillna(0.0), color=COLOURS[i], label=variant)
+            axis.bar(
+                places,
+                values["mean"],
+                width,
+                yerr=values["sd"].fillna(0.0),
+                color=COLOURS[i % len(COLOURS)],
+                label=variant,
+            )
         axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
         axis.set_xticks(np.arange(len(sites)), sites, rotation=20, ha="right")
         axis.set(title=f"{target} ({split})", ylabel=METRIC_NAMES[block["metric"].iloc[0]], ylim=(0.3, 1.02))

@@ -1,69 +1,112 @@
-"""`python -m modaltune_jax.main --config=configs/pancancer.py:demo`: flags to config to train or evaluate."""
+"""`python -m modaltune_jax.main --config=configs/pancancer.py:demo`: trains or evaluates an experiment."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
-from modaltune_jax.locations import shipped
+from modaltune_jax import __version__, config_file
 from modaltune_jax.types import InputError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Experiment, e.g. configs/pancancer.py:demo. Any value can be set: --config.optim.epochs=20",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; default runs/<name of the config>.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train goes on where it was stopped.")
-flags.mark_flag_as_required("config")
+_OVERRIDE = "--config."
+_EXAMPLES = """\
+any value of the config can be set:
+  --config.optim.epochs=20  --config.seeds=0,1,2  --config.data.path=FOLDER
+
+the same command again goes on where it was stopped, and keeps the runs that are finished
+
+configs that came with the package: {names}"""
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs one command; wrong input ends it with one sentence and exit code 2."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
-    # Only now: `--help` and a wrong flag should not wait for jax.
+def main(arguments: Sequence[str]) -> None:
+    """Runs one command.
+
+    Raises:
+      InputError: whatever is wrong with flags, config, data or folders.
+      FloatingPointError: training diverged.
+    """
+    options = _parser().parse_args([word for word in arguments if not word.startswith(_OVERRIDE)])
+    overrides = [word.removeprefix(_OVERRIDE) for word in arguments if word.startswith(_OVERRIDE)]
+    _prepare_jax(options.verbosity)
+    # A wrong path or file should not wait for jax.
+    config_dict = config_file.load(options.config, overrides)
     from modaltune_jax import experiment
     from modaltune_jax.config import unpack
 
-    try:
-        config = unpack(_CONFIG.value)
-        workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-        experiment.run(config, workdir, is_training=_MODE.value == "train")
-    except InputError as error:
-        logging.flush()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    config = unpack(config_dict)
+    workdir = Path(options.workdir or Path("runs") / config.name).expanduser()
+    experiment.run(config, workdir, is_training=options.mode == "train")
 
 
 def run() -> None:
-    """Entry point of the installed command."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    root = str(shipped("configs").parent)
-    if root not in sys.path:
-        # Configs import each other as `configs.common`.
-        sys.path.append(root)
-    app.run(main, argv=[_locate_config(argument) for argument in sys.argv])
+    """Entry point of the command: what the user can mend ends in one sentence, not in a traceback."""
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        _end(f"error: {error}", 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"error: {error.filename}: {error.strerror}", 2)
+    except FloatingPointError as error:
+        _end(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _end("stopped: the same command goes on from the last checkpoint", 130)
 
 
-def _locate_config(argument: str) -> str:
-    """A config that is not below the current folder is looked for among those that came with the package."""
-    flag, separator, value = argument.partition("=")
-    path, colon, parameter = value.partition(":")
-    if flag.lstrip("-") != "config" or not separator or Path(path).is_file():
-        return argument
-    known = shipped("configs") / Path(path).name
-    if not known.is_file():
-        names = ", ".join(sorted(file.name for file in shipped("configs").glob("*.py")))
-        print(f"error: config file {path!r} does not exist; shipped configs: {names}", file=sys.stderr)
-        sys.exit(2)
-    return f"{flag}={known}{colon}{parameter}"
+def _end(message: str, code: int) -> NoReturn:
+    print(" ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(code)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; --help lists what there is")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m modaltune_jax.main",
+        description="Trains a Modal Adapter on a slide encoder, probes it, and prints a table of results.",
+        epilog=_EXAMPLES.format(names=", ".join(config_file.names())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:VARIANT]", help="experiment, a file of configs/"
+    )
+    parser.add_argument(
+        "--workdir", metavar="FOLDER", help="of the results; default runs/<name in the config>"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", "evaluate"),
+        default="train",
+        help="evaluate probes the best checkpoints there are; default train",
+    )
+    parser.add_argument(
+        "--verbosity", type=int, default=-1, metavar="N", help="-1 warnings (default), 0 what happens, 1 all"
+    )
+    parser.add_argument("--version", action="version", version=f"modaltune_jax {__version__}")
+    return parser
+
+
+def _prepare_jax(verbosity: int) -> None:
+    """What has to be decided before jax is imported: what is logged, and where compilations are kept."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if verbosity < 0 else "0")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/modaltune_jax/xla"))
+    # Some sixty programs of 10 ms each are worth keeping too.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    absl_logging.set_verbosity(verbosity)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,14 @@ class Monitor:
         self._probes_path = workdir / "probes_val.csv"
         _keep_until(self._path, start)
         self._lines = self._path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
-            total=num_steps, initial=start, unit="step", dynamic_ncols=True, desc=workdir.name, mininterval=0.5
+            total=num_steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            desc="/".join(workdir.parts[-2:]),
+            mininterval=0.5,
         )
         self._steps_per_epoch = steps_per_epoch
         self._pending: list[dict[str, jax.Array]] = []
@@ -64,11 +69,13 @@ class Monitor:
             "cases_per_second": cases / seconds,
         }
         self._pending, self._since = [], time.perf_counter()
-        if not math.isfinite(row["loss"]):
-            raise FloatingPointError(
-                f"the loss is {row['loss']} at step {step}: lower optim.learning_rate or set optim.max_grad_norm; "
-                "the latest checkpoint is from before"
-            )
+        # A finite loss may have a gradient that is not, and weights that are not are checkpointed otherwise.
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(row[name]):
+                raise FloatingPointError(
+                    f"{name} is {row[name]} at step {step}: lower optim.learning_rate or set "
+                    "optim.max_grad_norm; the latest checkpoint is from before"
+                )
         self._write(step, "train", row)
         self._bar.set_postfix(
             epoch=f"{step / self._steps_per_epoch:.1f}",

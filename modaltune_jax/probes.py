@@ -33,7 +33,10 @@ POOLED, OVERALL = "pooled", "overall"
 
 
 def subtype_probe(embeddings: Float[np.ndarray, "n e"], labels: Integer[np.ndarray, "n"]) -> Any:
-    """Logistic regression (liblinear, one against the rest, C = 1, no scaling) on the cases with a label.
+    """Logistic regression (liblinear, one against the rest, C = 1) on the cases with a label.
+
+    Embeddings are standardised on the training cases: the loss leaves their scale free, and the penalty
+    would otherwise depend on it.
 
     Args:
       embeddings: of the training cases.
@@ -48,6 +51,8 @@ def subtype_probe(embeddings: Float[np.ndarray, "n e"], labels: Integer[np.ndarr
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
     if len(np.unique(labels)) < 2:
@@ -55,7 +60,8 @@ def subtype_probe(embeddings: Float[np.ndarray, "n e"], labels: Integer[np.ndarr
     if not np.isfinite(embeddings).all():
         raise FitError("embeddings of training cases are not finite")
     # scikit-learn 1.8 and later refuses several classes with liblinear itself.
-    probe = OneVsRestClassifier(LogisticRegression(solver="liblinear", max_iter=MAX_ITERATIONS))
+    logistic = LogisticRegression(solver="liblinear", max_iter=MAX_ITERATIONS)
+    probe = make_pipeline(StandardScaler(), OneVsRestClassifier(logistic))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
@@ -248,12 +254,15 @@ def _fit_and_score(
         model = problem.fit(x, train)
     except FitError as error:
         return {split: Estimate.missing(str(error), len(rows)) for split, rows in scored.items()}
-    return {
-        split: problem.score(model, x, rows)
-        if np.isfinite(x[rows]).all()
-        else Estimate.missing("embeddings are not finite", len(rows))
-        for split, rows in scored.items()
-    }
+    return {split: _score(problem, model, x, rows) for split, rows in scored.items()}
+
+
+def _score(problem: _Problem, model: Any, x: Float[np.ndarray, "n e"], rows: np.ndarray) -> Estimate:
+    if len(rows) == 0:
+        return Estimate.missing("no case")
+    if not np.isfinite(x[rows]).all():
+        return Estimate.missing("embeddings are not finite", len(rows))
+    return problem.score(model, x, rows)
 
 
 def _mean(per_site: dict[str, Estimate]) -> Estimate:

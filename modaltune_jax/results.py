@@ -24,6 +24,16 @@ def write(table: pd.DataFrame, stem: Path) -> None:
         os.replace(temporary, stem.with_suffix(suffix))
 
 
+def read(stem: Path) -> pd.DataFrame:
+    """The table that `write` wrote to `stem.csv`, to the last bit."""
+    return pd.read_csv(
+        stem.with_suffix(".csv"),
+        keep_default_na=False,
+        na_values={"value": [""]},
+        float_precision="round_trip",
+    )
+
+
 def save_embeddings(path: Path, embeddings: Float[np.ndarray, "n t e"], table: pd.DataFrame) -> None:
     """Embeddings with the case ids of their rows, for probes of one's own."""
     temporary = path.with_suffix(".tmp.npz")
@@ -63,7 +73,9 @@ def to_text(table: pd.DataFrame, split: str = "test") -> str:
         rows = [["", *wide.columns], *wide.reset_index().to_numpy().tolist()]
         widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
         lines = ["  " + "  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-        title = f"{target}: {METRIC_NAMES[metric]} on {split}" + (f", {num_seeds} seeds" if num_seeds > 1 else "")
+        title = f"{target}: {METRIC_NAMES[metric]} on {split}" + (
+            f", {num_seeds} seeds" if num_seeds > 1 else ""
+        )
         blocks.append("\n".join([title, *lines]))
     return "\n\n".join(blocks)
 

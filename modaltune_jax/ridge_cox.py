@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Shaped
+from threadpoolctl import threadpool_limits
 
 MAX_ITERATIONS = 50
 TOLERANCE = 1e-10
@@ -67,7 +68,9 @@ def fit_ridge_cox(
     mean, std = x.mean(0), x.std(0, ddof=1)
     std = np.where(std > 1e-12 * np.abs(mean), std, np.inf)  # a constant column contributes nothing
     likelihood = _PartialLikelihood((x - mean) / std, time, event.astype(bool))
-    return RidgeCox(mean, std, _newton(likelihood, len(x) * penalty))
+    # Small matrices: where other work keeps the cores busy, waiting for BLAS threads takes fifty times longer.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return RidgeCox(mean, std, _newton(likelihood, len(x) * penalty))
 
 
 class _PartialLikelihood:

@@ -26,7 +26,8 @@ class TextConfig:
     """How sentences become targets.
 
     Attributes:
-      encoder: see `load_encoder`.
+      encoder: "minilm" (its PyPI package), a folder with a BERT-family model, or a table of vectors computed
+        elsewhere (`.npz`, `.parquet`).
       projector_seed: of the random projector.
       cache_dir: keeps text vectors between runs; `""` for no cache.
     """

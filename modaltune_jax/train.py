@@ -151,7 +151,8 @@ def build(
     first = TrainState(
         partitioning.replicate(jnp.int32(0), mesh),
         trainable,
-        jax.jit(optimizer.init)(trainable),
+        # Placed like the rest: a first step on other shardings than the second would compile twice.
+        partitioning.replicate(optimizer.init(trainable), mesh),
     )
     run = Run(
         config=config,

@@ -1,21 +1,35 @@
-"""Recorded numbers of the public reference, and what they are held against."""
+"""Recorded numbers of the public reference (`tests/data`), and how to put its weights into a module."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from flax import nnx
+
+from modaltune_jax.convert import rules
 
 DATA = Path(__file__).parent / "data"
-MANIFEST = json.loads((DATA / "manifest.json").read_text())
+MANIFEST = json.loads((DATA / "manifest.json").read_text(encoding="utf-8"))
+"""The configuration of every recorded file, by name."""
 
 
 def load(name: str) -> dict[str, np.ndarray]:
+    """The arrays of one recorded file."""
     with np.load(DATA / f"{name}.npz", allow_pickle=False) as file:
         return dict(file)
 
 
-def weights(arrays: dict[str, np.ndarray], prefix: str = "w/") -> dict[str, np.ndarray]:
+def weights(arrays: Mapping[str, np.ndarray], prefix: str = "w/") -> dict[str, np.ndarray]:
+    """The arrays below a prefix; without another these are the weights, by public name."""
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def fill(module: nnx.Module, tensors: Mapping[str, np.ndarray], table: Sequence[rules.Rule]) -> nnx.Module:
+    """The module with all its parameters taken from public tensors."""
+    abstract = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    nnx.update(module, rules.to_params(tensors, abstract, table))
+    return module
 
 
 def relative_error(actual, expected) -> float:

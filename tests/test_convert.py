@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from modaltune_jax.convert import gigapath, rules
 from modaltune_jax.models.encoders.longnet import LongNet, LongNetConfig
 from modaltune_jax.types import InputError
+from tests.golden import load, weights
 
-DATA = pathlib.Path(__file__).parent / "data"
 KEYS = pathlib.Path(__file__).parents[1] / "../shared/golden/checkpoint_keys.json"
 
 SMALL = LongNetConfig(
@@ -33,8 +33,7 @@ def abstract(config):
 
 @pytest.fixture
 def recorded():
-    with np.load(DATA / "slide_encoder.npz") as file:
-        return {name.removeprefix("w/"): file[name] for name in file if name.startswith("w/")}
+    return weights(load("slide_encoder"))
 
 
 def same(ours, theirs):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 
 from modaltune_jax import probes, ridge_cox
@@ -146,13 +147,16 @@ def test_subtype_probe_is_liblinear_one_against_the_rest(num_classes):
     rng = np.random.default_rng(0)
     labels = rng.integers(-1, num_classes, 300)
     x = rng.normal(size=(300, 10)) + labels[:, None] * rng.normal(size=10)
-    probe = subtype_probe(x, labels)
     known = labels >= 0
+    x = (x - x[known].mean(0)) / x[known].std(0)
+    probe = subtype_probe(x, labels)
     scores = [
         LogisticRegression(solver="liblinear").fit(x[known], labels[known] == label).decision_function(x)
         for label in range(num_classes)
     ]
     np.testing.assert_array_equal(probe.predict(x), np.argmax(scores, axis=0))
+    moved = 1e-3 * x + 7.0  # scale and place of the embeddings must not matter
+    assert np.mean(subtype_probe(moved, labels).predict(moved) == probe.predict(x)) > 0.99
 
 
 @pytest.mark.parametrize(
@@ -236,8 +240,8 @@ def test_validation_and_test_cases_do_not_touch_the_fits(monkeypatch):
         fitted.clear()
         probe_table(embeddings, table, SITES)
         return [
-            np.concatenate([e.coef_.ravel() for e in probe.estimators_])
-            if hasattr(probe, "estimators_")
+            np.concatenate([probe[0].mean_, *(e.coef_.ravel() for e in probe[-1].estimators_)])
+            if isinstance(probe, Pipeline)
             else probe.coefficients
             for probe in fitted
         ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modaltune_jax.inputs.transforms import NOT_GIVEN, ajcc_category
+from modaltune_jax.locations import shipped
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
 SPLITS = ("train", "val", "test")
@@ -70,20 +70,16 @@ def clean_diagnosis(raw: str, spec: CohortSpec) -> str:
 def find_spec(name: str) -> CohortSpec:
     """The definition of a cohort by name ("brca"), or of a `.toml` file by path.
 
-    Names are looked up among the definitions installed with the package, then in the `data` folder of the
-    repository.
-
     Raises:
       InputError: no such cohort, or its file is wrong.
     """
     if name.endswith(".toml"):
         return load_spec(name)
-    folders = (resources.files("modaltune_jax") / "data", Path(__file__).parents[2] / "data")
-    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-    for file in files:
-        if file.name == f"{name}.toml":
-            return _parse(file.read_text(encoding="utf-8"), str(file))
-    known = sorted({file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")})
+    folder = shipped("data")
+    path = folder / f"{name}.toml"
+    if path.is_file():
+        return load_spec(path)
+    known = sorted(file.stem for file in folder.glob("*.toml"))
     raise InputError(f"unknown cohort {name!r}: known are {known}; or give the path of a .toml file")
 
 

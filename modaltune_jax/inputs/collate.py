@@ -34,7 +34,8 @@ class PipelineConfig:
       multiple: alignment of a padded length plus its class token.
       max_tiles: longer bags are subsampled, at random in training and evenly in evaluation; 0 never.
       tile_size: side of a grid cell in level-0 pixels; 0 takes each slide's own.
-      layout: "stacked" or "own", origin: "level0" or "slide"; see `bags`.
+      layout: slides of a case below each other ("stacked") or each in its own frame ("own").
+      origin: cells count from pixel (0, 0) ("level0") or from the slide's smallest x and y ("slide").
       modalities: those the model is shown; others are absent in every case.
       feature_dtype: of the tile features in a batch.
       num_threads: batches read at the same time.
@@ -110,29 +111,16 @@ def collate(
     num_cases = len(cases)
     index = range(num_cases) if index is None else index
     rngs = [None] * num_cases if rngs is None else rngs
-    targets = np.zeros((max(index, default=0) + 1, 0, 0), np.float32) if targets is None else targets
-    batch = _filler(
-        num_cases, bucket, feature_dim, num_genes, targets.shape[1:], FEATURE_DTYPES[config.feature_dtype]
-    )
+    target_shape = (0, 0) if targets is None else targets.shape[1:]
+    dtype = FEATURE_DTYPES[config.feature_dtype]
+    batch = _filler(num_cases, bucket, feature_dim, num_genes, target_shape, dtype)
     for row, case in enumerate(cases):
         if case is None:
             continue
         if case.site not in sites:
             raise InputError(f"case {case.id}: site {case.site!r} is not among {', '.join(sites)}")
         if "slides" in config.modalities:
-            bag = join_slides(
-                case.slides,
-                tile_size=config.tile_size or None,
-                layout=config.layout,
-                origin=config.origin,
-                feature_dim=feature_dim,
-            )
-            if bag.features.shape[1] != feature_dim:
-                raise InputError(
-                    f"case {case.id}: tile features are {bag.features.shape[1]} wide, not {feature_dim}; extract"
-                    " them with the tile encoder of the training data"
-                )
-            bag = subsample(bag, config.max_tiles or None, rngs[row])
+            bag = _bag(case, config, feature_dim, rngs[row])
             pad(bag, bucket, out=Bag(batch.features[row], batch.cells[row]))
             batch.length[row] = len(bag)
         expression = case.expression if "expression" in config.modalities else None
@@ -143,7 +131,8 @@ def collate(
         if has_clinical:
             batch.clinical[row] = clinical
         batch.present[row] = (batch.length[row] > 0, expression is not None, has_clinical)
-        batch.targets[row] = targets[index[row]]
+        if targets is not None:
+            batch.targets[row] = targets[index[row]]
         batch.subtype[row] = case.labels.subtype
         batch.site[row] = sites.index(case.site)
         batch.time[row] = case.labels.time
@@ -151,6 +140,22 @@ def collate(
         batch.weight[row] = 1.0
         batch.index[row] = index[row]
     return batch
+
+
+def _bag(case: Case, config: PipelineConfig, feature_dim: int, rng: np.random.Generator | None) -> Bag:
+    bag = join_slides(
+        case.slides,
+        tile_size=config.tile_size or None,
+        layout=config.layout,
+        origin=config.origin,
+        feature_dim=feature_dim,
+    )
+    if bag.features.shape[1] != feature_dim:
+        raise InputError(
+            f"case {case.id}: tile features are {bag.features.shape[1]} wide, not {feature_dim};"
+            " extract them with the tile encoder of the training data"
+        )
+    return subsample(bag, config.max_tiles or None, rng)
 
 
 def _filler(

@@ -23,7 +23,7 @@ class DataConfig:
       path: where the source lies.
       cohorts: sites to read, by the names of `data/<name>.toml`.
       expression: which expression table of the source, see its reader.
-      gene_sets: CSV of pathway (or group) and gene; "" reads the source's own.
+      gene_sets: CSV of pathway (or group) and gene, relative to `path`.
       num_bins: quantile bins of survival time for the sentences.
       bins: "train" fits the bins on uncensored training cases; "reference" on all cases, as published.
       simulation: sizes of the simulated cohort.
@@ -76,7 +76,7 @@ def _tcga_bench(config: DataConfig):
     from modaltune_jax.inputs.readers import tcga_bench
 
     cases, genes = tcga_bench.read(config.path, config.cohorts, config.expression)
-    gene_sets = read_gene_sets(Path(config.gene_sets), genes)
+    gene_sets = read_gene_sets(Path(config.path) / config.gene_sets, genes)
     return cases, genes, gene_sets, [find_spec(name) for name in config.cohorts]
 
 

@@ -51,7 +51,8 @@ class SimulationConfig:
       seed: not negative.
       cases_per_site: at least 16; three fifths train, a fifth each validation and test.
       feature_dim: width of a tile's features.
-      num_genes, num_pathways: at least 40 and 4.
+      num_genes: at least 40.
+      num_pathways: at least 4, of which four carry signal.
       mean_tiles: tiles per case, on average; cases differ by a factor of three or so.
       missing_expression, missing_slides: share of the cases without; none lacks both.
       noise: factor of all disturbance; 0.5 makes every sign plain, 3 hides most.
@@ -85,7 +86,10 @@ class SimulationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class _Site:
-    """How a site's labels follow from the signs (u, v, p, q): products over the named positions."""
+    """How a site's labels follow from the signs (u, v, p, q) at the named positions.
+
+    Several signs are multiplied, or taken side by side: then each pair is a subtype, and the risks add.
+    """
 
     spec: CohortSpec
     subtype: tuple[int, ...]
@@ -93,6 +97,7 @@ class _Site:
     patch_size_level0: int
     months: float
     is_staged: bool = True
+    is_side_by_side: bool = False
 
 
 def _spec(organ: str, *classes: str) -> CohortSpec:
@@ -110,7 +115,11 @@ def _spec(organ: str, *classes: str) -> CohortSpec:
 _SITES = (
     _Site(_spec("breast", "ductal", "lobular"), (0,), (3,), 256, 60.0),
     _Site(_spec("brain", "diffuse", "nodular"), (1,), (2,), 512, 24.0, is_staged=False),
-    _Site(_spec("lung", "glandular", "squamous"), (0, 1), (2, 3), 256, 36.0),
+    _Site(
+        _spec("lung", "glandular", "squamous", "small cell", "large cell"),
+        *((0, 1), (2, 3), 256, 36.0),
+        is_side_by_side=True,
+    ),
     _Site(_spec("kidney", "clear cell", "papillary"), (0, 1), (2, 3), 256, 72.0),
 )
 
@@ -249,8 +258,13 @@ def _expression(
 
 
 def _labels(rng: np.random.Generator, site: _Site, signs: Int[np.ndarray, "4"]) -> Labels:
-    subtype = int(np.prod(signs[list(site.subtype)]) < 0)
-    risk = float(np.prod(signs[list(site.risk)]))
+    is_negative = signs[list(site.subtype)] < 0
+    if site.is_side_by_side:
+        subtype = int(2 * is_negative[0] + is_negative[1])
+        risk = float(signs[list(site.risk)].sum()) / math.sqrt(2.0)
+    else:
+        subtype = int(is_negative.sum() % 2)
+        risk = float(np.prod(signs[list(site.risk)]))
     death = rng.weibull(1.5) * math.exp(-_LOG_HAZARD * risk / 1.5)
     censoring = rng.exponential(_CENSORING)
     severity = 0.6 * risk + rng.normal()

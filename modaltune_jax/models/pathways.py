@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from modaltune_jax.models.layers import TRUNC_NORMAL, layer_norm, linear, with_idle_bias
+from modaltune_jax.models.layers import LECUN_NORMAL, layer_norm, linear, with_idle_bias
 from modaltune_jax.models.regularisation import alpha_dropout, dropout, fold
 
 
@@ -54,9 +54,12 @@ class PathwayNetworks(nnx.Module):
         self.pathway_index = tuple(p for p, group in enumerate(groups) for _ in group)
         self.num_pathways = num_pathways
         self.rate = config.dropout
-        self.kernel1 = nnx.Param(TRUNC_NORMAL(rngs.params(), (len(self.gene_index), latent)))
+        fan_in = np.repeat([len(g) for g in groups], [len(g) for g in groups])[:, None]
+        normal = jax.random.normal(rngs.params(), (len(self.gene_index), latent))
+        self.kernel1 = nnx.Param(normal * fan_in**-0.5)
         self.bias1 = nnx.Param(jnp.zeros((num_pathways, latent)))
-        self.kernel2 = nnx.Param(TRUNC_NORMAL(rngs.params(), (num_pathways, latent, latent)))
+        batched = nnx.initializers.lecun_normal(batch_axis=0)
+        self.kernel2 = nnx.Param(batched(rngs.params(), (num_pathways, latent, latent)))
         self.bias2 = nnx.Param(jnp.zeros((num_pathways, latent)))
 
     def __call__(
@@ -78,8 +81,8 @@ class Mixing(nnx.Module):
         hidden = int(dim * expansion)
         self.rate = rate
         self.is_bias_idle = is_bias_idle
-        self.expand = linear(dim, hidden, rngs=rngs)
-        self.contract = linear(hidden, dim, rngs=rngs)
+        self.expand = linear(dim, hidden, LECUN_NORMAL, rngs=rngs)
+        self.contract = linear(hidden, dim, LECUN_NORMAL, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"], key: jax.Array | None = None) -> Float[Array, "b n c"]:
         hidden = dropout(jax.nn.gelu(self.expand(x), approximate=False), self.rate, fold(key, 0))
@@ -121,8 +124,8 @@ class PathwayEncoder(nnx.Module):
         self.networks = PathwayNetworks(groups, config, rngs=rngs)
         self.blocks = nnx.List([MixerBlock(len(groups), config, rngs=rngs) for _ in range(config.depth)])
         self.norm = layer_norm(config.latent_dim, rngs=rngs)
-        self.proj = linear(config.latent_dim, dim, rngs=rngs)
-        self.compression = linear(len(groups), config.num_tokens, rngs=rngs)
+        self.proj = linear(config.latent_dim, dim, LECUN_NORMAL, rngs=rngs)
+        self.compression = linear(len(groups), config.num_tokens, LECUN_NORMAL, rngs=rngs)
 
     def __call__(
         self, expression: Float[Array, "b genes"], key: jax.Array | None = None

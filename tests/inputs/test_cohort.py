@@ -104,12 +104,13 @@ def test_find_spec_takes_a_path(tmp_path):
     assert find_spec(str(path)) == load_spec(path) == expected
 
 
-def test_find_spec_prefers_the_installed_copy(tmp_path, monkeypatch):
+def test_find_spec_takes_a_name_of_the_shipped_folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/x.toml").write_text(GOOD)
-    monkeypatch.setattr(cohort.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(cohort, "shipped", lambda folder: tmp_path / folder)
     assert find_spec("x").organ == "skin"
-    assert find_spec("brca").organ == "breast", "the repository's own are still found"
+    with pytest.raises(InputError, match=r"unknown cohort 'brca': known are \['x'\]"):
+        find_spec("brca")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from modaltune_jax.models.encoders.base import Tokens
 from modaltune_jax.models.encoders.dilated_attention import dilated_attention
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
 from modaltune_jax.models.encoders.positions import grid_positions
+from modaltune_jax.models.layers import LayerNorm, Linear
 from modaltune_jax.models.regularisation import drop_path, dropout, fold
 from modaltune_jax.types import InputError
 
@@ -72,7 +73,7 @@ class LongNetConfig:
 
     @classmethod
     def prov_gigapath(cls) -> LongNetConfig:
-        """The published slide encoder ("12l768d"), with the rates it was pretrained with."""
+        """The published slide encoder ("12l768d"), with the rates that ModalTune leaves on in training."""
         return cls(
             in_dim=1536,
             width=768,
@@ -121,7 +122,7 @@ class LongNet(nnx.Module):
         """The published slide embedding: both norms around the class token, or the mean of the tiles."""
         tokens = self.run_blocks(self.embed(features, cells, length), 0, self.depth)
         if self.config.global_pool:
-            pooled = mean_of_tiles(_rowwise(self.encoder.layer_norm, tokens.tiles), length)
+            pooled = mean_of_tiles(self.encoder.layer_norm(tokens.tiles), length)
         else:
             pooled = self.encoder.layer_norm(tokens.cls)
         return self.norm(pooled)
@@ -163,7 +164,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Float[Array, "b n d"], length: Int[Array, "b"]) -> Float[Array, "b n d"]:
         """All layers and the final norm."""
-        return _rowwise(self.layer_norm, self.run_layers(x, length, 0, len(self.layers)))
+        return self.layer_norm(self.run_layers(x, length, 0, len(self.layers)))
 
 
 class EncoderLayer(nnx.Module):
@@ -180,9 +181,9 @@ class EncoderLayer(nnx.Module):
         self, x: Float[Array, "b n d"], length: Int[Array, "b"], key: jax.Array | None = None
     ) -> Float[Array, "b n d"]:
         """The residual stream `x`, float32, after both branches."""
-        update = self.self_attn(_rowwise(self.self_attn_layer_norm, x), length)
+        update = self.self_attn(self.self_attn_layer_norm(x), length)
         x = x + self._regularise(update, fold(key, 0), fold(key, 1))
-        update = self.ffn(_rowwise(self.final_layer_norm, x), fold(key, 2))
+        update = self.ffn(self.final_layer_norm(x), fold(key, 2))
         return x + self._regularise(update, fold(key, 3), fold(key, 4))
 
     def _regularise(self, update, dropout_key, drop_path_key):
@@ -206,7 +207,7 @@ class SelfAttention(nnx.Module):
         heads = (*x.shape[:2], config.num_heads, -1)
         q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         o = dilated_attention(q, k, v, length, config.segment_lengths, config.dilated_ratios)
-        o = _rowwise(self.inner_attn_ln, o.reshape(x.shape))
+        o = self.inner_attn_ln(o.reshape(x.shape))
         return self.out_proj(o).astype(jnp.float32)
 
 
@@ -222,18 +223,14 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "b n d"], key: jax.Array | None = None) -> Float[Array, "b n d"]:
         """Each row by itself, in float32."""
         hidden = jax.nn.gelu(self.fc1(x).astype(jnp.float32), approximate=False)
-        hidden = _rowwise(self.ffn_layernorm, dropout(hidden, self.dropout, key))
+        hidden = self.ffn_layernorm(dropout(hidden, self.dropout, key))
         return self.fc2(hidden).astype(jnp.float32)
 
 
 def _linear(in_dim, out_dim, config, rngs):
-    return nnx.Linear(in_dim, out_dim, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    return Linear(in_dim, out_dim, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def _layer_norm(width, epsilon, rngs):
-    return nnx.LayerNorm(width, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+    return LayerNorm(width, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
 
-
-def _rowwise(norm: nnx.LayerNorm, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-    """Normalises rows as a matrix: XLA's CPU backward pass is nine times slower on `[b, n, d]`."""
-    return norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)

@@ -10,11 +10,18 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.base import Tokens
+from modaltune_jax.models.layers import Linear
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanPoolConfig:
-    """Sizes of a `MeanPool`; `depth` counts the empty blocks between which an adapter may act."""
+    """Sizes of a `MeanPool`.
+
+    Attributes:
+      in_dim: width of a tile feature.
+      width: width of a token.
+      depth: empty blocks between which an adapter may act.
+    """
 
     in_dim: int
     width: int
@@ -30,7 +37,7 @@ class MeanPool(nnx.Module):
 
     def __init__(self, config: MeanPoolConfig, *, rngs: nnx.Rngs):
         self.in_dim, self.width, self.depth = config.in_dim, config.width, config.depth
-        self.patch_embed = nnx.Linear(config.in_dim, config.width, rngs=rngs)
+        self.patch_embed = Linear(config.in_dim, config.width, rngs=rngs)
 
     def embed(
         self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]

@@ -1,0 +1,140 @@
+"""What the types of a config cannot say: ranges, words, and keys that must agree. No training before this."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from modaltune_jax.types import MODALITIES, TASKS, InputError
+
+_POSITIVE = (
+    *("data.num_bins", "loss.temperature", "loss.scale", "optim.learning_rate", "optim.epochs"),
+    *("checkpoint.every_epochs", "checkpoint.keep", "model.embedding_dim"),
+    *("model.encoder.in_dim", "model.encoder.width", "model.encoder.depth"),
+    *("model.adapter.attention_ratio", "model.adapter.num_heads", "model.adapter.ffn_ratio"),
+    *("model.pathways.latent_dim", "model.pathways.num_tokens"),
+    *("model.pathways.pathway_expansion", "model.pathways.channel_expansion"),
+)
+_NOT_NEGATIVE = (
+    *("text.projector_seed", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_start"),
+    *("optim.max_grad_norm", "model.adapter.num_extra_extractors", "model.pathways.depth"),
+    "data.simulation.noise",
+)
+_BELOW_ONE = (
+    *("optim.b1", "optim.b2", "model.adapter.drop_path", "model.pathways.dropout"),
+    *("data.simulation.missing_expression", "data.simulation.missing_slides"),
+)
+_WORDS = {
+    "data.bins": ("train", "reference"),
+    "encoder_weights.init": ("file", "random"),
+    "model.expression_agg": ("avg", "cls"),
+    "model.fusion": ("sum", "cat"),
+}
+_SELECTION = ("subtype", "survival", "site")
+
+
+def check(config: Any) -> None:
+    """Checks a whole `config.Config`.
+
+    Raises:
+      InputError: the first value that cannot work, with its key.
+    """
+    _check_ranges(config)
+    _check_model(config.model)
+    _check_runs(config)
+    _check_training(config)
+
+
+def _check_ranges(config: Any) -> None:
+    for keys, is_right, wanted in (
+        (_POSITIVE, lambda value: value > 0, "positive"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    ):
+        for key in keys:
+            value = _value(config, key)
+            if not is_right(value) or not math.isfinite(value):
+                raise InputError(f"config.{key} is {value}; it must be {wanted}")
+    for key, words in _WORDS.items():
+        if _value(config, key) not in words:
+            raise InputError(f"config.{key} is {_value(config, key)!r}; it must be one of {', '.join(words)}")
+
+
+def _check_runs(config: Any) -> None:
+    seeds, names = config.seeds, [name for name, _ in config.compare]
+    if not config.name:
+        raise InputError("config.name is empty; it names the folder of the results")
+    if not seeds or min(seeds) < 0 or _repeats(seeds):
+        raise InputError(
+            f"config.seeds is {seeds}; it must name one or more different numbers, none negative"
+        )
+    if not names or _repeats(names):
+        raise InputError(f"config.compare has the variants {names}; it must name one or more, each once")
+    for name, modalities in config.compare:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            raise InputError(
+                f"config.compare: {name!r} cannot be the name of a folder; use letters, digits, _"
+            )
+        unknown = [modality for modality in modalities if modality not in config.model.modalities]
+        if unknown or not modalities:
+            raise InputError(
+                f"config.compare: variant {name!r} shows the modalities {modalities}; they must be one or "
+                f"more of model.modalities, {config.model.modalities}"
+            )
+    if config.pipeline.modalities != config.model.modalities:
+        raise InputError(
+            f"config.pipeline.modalities is {config.pipeline.modalities}; leave it at model.modalities, and "
+            "name what a variant is shown in config.compare"
+        )
+
+
+def _check_model(model: Any) -> None:
+    if set(model.modalities) - set(MODALITIES) or _repeats(model.modalities) or not model.modalities:
+        raise InputError(f"config.model.modalities is {model.modalities}; it must be some of {MODALITIES}")
+    if model.tasks != TASKS:
+        raise InputError(f"config.model.tasks is {model.tasks}; sentences and probes are made for {TASKS}")
+    width, stages, adapter = model.encoder.width, model.adapter.stages, model.adapter
+    edges = [0, *(stop for _, stop in stages)]
+    if (
+        [start for start, _ in stages] != edges[:-1]
+        or edges[-1] != model.encoder.depth
+        or edges != sorted(edges)
+    ):
+        raise InputError(
+            f"config.model.adapter.stages is {stages}; they must go from block 0 to model.encoder.depth="
+            f"{model.encoder.depth}, each from where the one before stops"
+        )
+    inner = int(width * adapter.attention_ratio)
+    if inner < 1 or inner % adapter.num_heads:
+        raise InputError(
+            f"config.model.adapter: attention_ratio {adapter.attention_ratio} of model.encoder.width={width} "
+            f"gives {inner}, which must be a multiple of num_heads {adapter.num_heads}"
+        )
+
+
+def _check_training(config: Any) -> None:
+    optim, best = config.optim, config.checkpoint.best
+    if optim.warmup_epochs >= optim.epochs:
+        raise InputError(
+            f"config.optim.warmup_epochs is {optim.warmup_epochs}, which leaves no epoch for the decay; it "
+            f"must be smaller than optim.epochs={optim.epochs}"
+        )
+    for pattern, _ in optim.rules:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"config.optim.rules: {pattern!r} is no regular expression ({error})") from error
+    if best != ("last",) and (not best or set(best) - set(_SELECTION)):
+        raise InputError(f"config.checkpoint.best is {best}; it must be ('last',) or some of {_SELECTION}")
+
+
+def _value(config: Any, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def _repeats(values: Iterable[Any]) -> bool:
+    values = list(values)
+    return len(set(values)) < len(values)

@@ -1,0 +1,93 @@
+"""Embeddings land in the rows of their cases; what picks a checkpoint."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from modaltune_jax.evaluate import check_selection, embed_cases, selection_score
+from modaltune_jax.partitioning import MeshConfig, make_mesh
+from modaltune_jax.types import Batch, InputError
+
+
+def batch(*index: int) -> Batch:
+    rows = np.asarray(index, np.int32)
+    arrays = {name: np.zeros((len(rows), 1), np.float32) for name in Batch._fields}
+    return Batch(**{**arrays, "index": rows, "features": rows[:, None].astype(np.float32)})
+
+
+def test_every_case_lands_in_its_row():
+    mesh = make_mesh(MeshConfig(data=1))
+    step = lambda b: jnp.broadcast_to(b.features[:, :, None], (len(b.features), 3, 2))  # noqa: E731
+    embeddings = embed_cases(step, [batch(4, 1), batch(0, -1)], mesh, num_cases=6)
+    assert embeddings.shape == (6, 3, 2)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings[[0, 1, 4]], np.broadcast_to([[[0]], [[1]], [[4]]], (3, 3, 2)))
+    assert np.isnan(embeddings[[2, 3, 5]]).all(), "cases of no batch, and filler writes nowhere"
+
+
+def probes(**overall: float) -> pd.DataFrame:
+    rows = [
+        {"split": "val", "site": "overall", "target": name, "value": value} for name, value in overall.items()
+    ]
+    for other in ({"split": "test"}, {"site": "pooled"}, {"site": "brca"}):
+        rows += [{**row, **other, "value": 0.99} for row in rows[: len(overall)]]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("targets", "score"),
+    [
+        pytest.param(("subtype",), 0.8, id="one"),
+        pytest.param(("subtype", "survival"), 0.7, id="two"),
+        pytest.param(("subtype", "site"), 0.8, id="one that cannot be estimated is left out"),
+        pytest.param(("site",), -math.inf, id="none can be estimated"),
+        pytest.param(("last",), 30.0, id="last"),
+    ],
+)
+def test_the_score_is_the_mean_of_the_overall_values_on_validation(targets, score):
+    table = probes(subtype=0.8, survival=0.6, site=math.nan)
+    assert selection_score(table, targets, step=30) == pytest.approx(score)
+
+
+def cases(num_val: int = 8, *, labelled: bool = True, survival: bool = True) -> pd.DataFrame:
+    split = ["train"] * 12 + ["val"] * num_val + ["test"] * 4
+    number = np.arange(len(split))
+    return pd.DataFrame(
+        {
+            "split": split,
+            "site": "brca",
+            "subtype": number % 2 if labelled else -1,
+            "time": number + 1.0 if survival else math.nan,
+            "event": 1 if survival else -1,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "targets"),
+    [
+        pytest.param(cases(), ("subtype", "survival"), id="all known"),
+        pytest.param(cases(survival=False), ("subtype", "survival"), id="one of two is enough"),
+        pytest.param(cases(labelled=False), ("survival",), id="survival alone"),
+        pytest.param(cases(0, labelled=False), ("last",), id="the last step needs no validation"),
+    ],
+)
+def test_labels_that_can_pick_a_checkpoint(table, targets):
+    check_selection(table, ("brca",), targets)
+
+
+@pytest.mark.parametrize(
+    ("table", "targets"),
+    [
+        pytest.param(cases(0), ("subtype", "survival"), id="no validation case"),
+        pytest.param(cases(labelled=False), ("subtype",), id="no subtypes"),
+        pytest.param(cases(survival=False), ("survival",), id="no survival"),
+        pytest.param(cases(), ("site",), id="one site only"),
+    ],
+)
+def test_labels_that_cannot_are_refused_before_training(table, targets):
+    with pytest.raises(InputError, match=r"\d validation cases cannot pick a checkpoint by .*best=last"):
+        check_selection(table, ("brca",), targets)

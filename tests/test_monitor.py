@@ -1,0 +1,102 @@
+"""The log of a run: every step once, whatever happened in between."""
+
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from modaltune_jax.monitor import Monitor, read_metrics
+
+
+def metrics(loss: float, cases: float = 4.0, grad_norm: float = 1.0) -> dict:
+    return {"loss": jnp.float32(loss), "cases": jnp.float32(cases), "grad_norm": jnp.float32(grad_norm)}
+
+
+def probe_table(value: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"site": "brca", "target": "subtype", "value": 0.1},
+            {"site": "overall", "target": "subtype", "value": value},
+            {"site": "overall", "target": "survival", "value": math.nan},
+        ]
+    )
+
+
+def run(folder, start: int, stop: int, num_steps: int = 8) -> None:
+    with Monitor(folder, start, num_steps, steps_per_epoch=2) as monitor:
+        for step in range(start + 1, stop + 1):
+            monitor.train(step, metrics(float(step)))
+            if step % 4 == 0:
+                monitor.probes(step, probe_table(0.5 + step / 100), score=0.5)
+
+
+def steps(folder, key: str) -> list[int]:
+    return [row["step"] for row in read_metrics(folder / "metrics.jsonl") if key in row]
+
+
+def test_a_line_an_epoch_and_a_line_of_probes(tmp_path, capsys):
+    run(tmp_path, 0, 4)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 4]
+    assert rows[0]["train/loss"] == pytest.approx(1.5)
+    assert rows[0]["train/grad_norm"] == pytest.approx(1.0)
+    assert rows[0]["train/cases_per_second"] > 0
+    assert rows[2] == {"step": 4, "val/subtype": 0.54, "val/score": 0.5}, "what is not estimable is left out"
+    assert "epoch 2: val subtype 0.540" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "probes_val.csv")["step"].unique().tolist() == [4]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_loss_is_the_mean_over_cases_not_over_steps(tmp_path):
+    with Monitor(tmp_path, 0, 2, steps_per_epoch=2) as monitor:
+        monitor.train(1, metrics(1.0, cases=9))
+        monitor.train(2, metrics(2.0, cases=1))
+    (row,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert row["train/loss"] == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [pytest.param(0, [2, 4, 6, 8], id="anew"), pytest.param(4, [2, 4, 6, 8], id="resumed")],
+)
+def test_lines_beyond_the_resumed_step_are_dropped(tmp_path, start, expected):
+    run(tmp_path, 0, 6)
+    assert steps(tmp_path, "train/loss") == [2, 4, 6]
+    run(tmp_path, start, 8)
+    assert steps(tmp_path, "train/loss") == expected
+    assert steps(tmp_path, "val/score") == [4, 8]
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
+    run(tmp_path, 0, 4)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 6, "train/lo')
+    assert read_metrics(path) == [json.loads(line) for line in whole.splitlines()]
+    run(tmp_path, 4, 6)
+    assert steps(tmp_path, "train/loss") == [2, 4, 6]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_no_file_has_no_lines(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        pytest.param({"loss": np.nan}, "loss is nan", id="loss not a number"),
+        pytest.param({"loss": np.inf}, "loss is inf", id="infinite loss"),
+        pytest.param({"loss": 1.0, "grad_norm": np.nan}, "grad_norm is nan", id="gradient not a number"),
+    ],
+)
+def test_divergence_stops_the_run_before_it_is_logged(tmp_path, values, name):
+    with (
+        Monitor(tmp_path, 0, 2, steps_per_epoch=1) as monitor,
+        pytest.raises(FloatingPointError, match=f"{name} at step 1: lower optim.learning_rate"),
+    ):
+        monitor.train(1, metrics(**values))
+    assert read_metrics(tmp_path / "metrics.jsonl") == []

@@ -1,0 +1,117 @@
+"""What the pages tell a reader to type: Python blocks run, commands parse, files and keys are there."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from docs import draw_data_flow, list_config_keys
+from modaltune_jax import experiment, main
+from modaltune_jax.inputs.records import Records
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def commands(page: Path) -> list[list[str]]:
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture
+def told(monkeypatch, tmp_path):
+    """An empty folder to work in, and a command line that stops where training would begin."""
+    configs = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "_prepare_jax", lambda verbosity: None)
+    monkeypatch.setattr(
+        experiment, "run", lambda config, workdir, *, is_training: configs.append((config, workdir))
+    )
+    return configs
+
+
+def check(command: list[str]) -> None:
+    match command:
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+        case ["pip", "install", *_, "-r", file]:
+            assert (ROOT / file).is_file()
+        case ["pip", "install", "-e", "."]:
+            assert (ROOT / "pyproject.toml").is_file()
+        case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
+            main.main(arguments)
+        case ["python", file]:
+            runpy.run_path(file, run_name="__main__")
+        case _:
+            pytest.fail(f"no check for this command: {shlex.join(command)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_python_of_a_page(page, told):
+    """Python blocks that begin with a file name become that file; the others run."""
+    for block in blocks(page, "python"):
+        named = re.match(r"# (\w+\.py)\n", block)
+        if named:
+            Path(named[1]).write_text(block, encoding="utf-8")
+        else:
+            exec(compile(block, page.name, "exec"), {})
+    for command in commands(page):
+        check(command)
+
+
+def test_the_cases_of_the_readme_are_trained_on(told):
+    test_commands_and_python_of_a_page(ROOT / "README.md", told)
+    config, workdir = next((config, workdir) for config, workdir in told if config.name == "my_cohort")
+    records = Records(config.data.directory)
+    records.verify()
+    assert records.num_cases == 40
+    assert records.feature_dim == config.model.encoder.in_dim
+    assert workdir == Path("runs/my_cohort")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, ROOT / "data/README.md", ROOT / "tests/data/README.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_linked_and_named_files_exist(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text)
+    for link in (link for link in links if "://" not in link):
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:configs|data|docs|tests|modaltune_jax)/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("folder", ["modaltune_jax", "modaltune_jax/inputs", "modaltune_jax/models"])
+def test_design_names_every_module(folder):
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
+    assert {name for name in modules if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_results_are_marked_for_their_author():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- results -->\n(.*)<!-- /results -->", readme, re.DOTALL)
+    assert block
+    assert "docs/results.md" in block[1]
+
+
+def test_list_of_config_keys_is_current():
+    assert list_config_keys.PAGE.read_text(encoding="utf-8") == list_config_keys.page(), (
+        "run python -m docs.list_config_keys"
+    )
+
+
+def test_figure_is_current():
+    assert draw_data_flow.FIGURE.read_text(encoding="utf-8") == draw_data_flow.figure(), (
+        "run python -m docs.draw_data_flow"
+    )

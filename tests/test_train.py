@@ -1,0 +1,227 @@
+"""A run: what trains and what stays, shapes and compilations, resume, devices."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from modaltune_jax import partitioning
+from modaltune_jax.checkpoints import Checkpoints
+from modaltune_jax.inputs.pipeline import train_batches
+from modaltune_jax.train import build, embed, restore_best, train
+from modaltune_jax.types import InputError
+from tests import tiny
+
+BOTH = ("slides", "expression")
+FREEZE = (("^encoder/", "freeze"), (".*", "train"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A whole run of two epochs, nothing interrupted."""
+    config, records, targets = tiny.experiment(folder)
+    run, state = build(config, 0, BOTH, records, targets)
+    before = jax.tree.map(np.asarray, run.frozen)
+    last = train(run, state, folder / "finished")
+    return run, last, before
+
+
+def same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b)))
+
+
+def test_frozen_weights_stay_bit_identical_and_have_no_state(finished):
+    run, last, before = finished
+    assert same(before, run.frozen)
+    frozen = set(traverse_util.flatten_dict(run.frozen))
+    assert frozen and all(path[0] == "encoder" for path in frozen)
+    moments = last.opt_state[0]
+    for tree in (last.trainable, moments.mu, moments.nu):
+        assert not frozen & set(traverse_util.flatten_dict(tree))
+
+
+def test_every_trainable_leaf_moves(folder):
+    config, records, targets = tiny.experiment(folder)
+    run, state = build(config, 0, BOTH, records, targets)
+    before = jax.tree.map(np.array, state.trainable)
+    batches = iter(run_batches(run))
+    for _ in range(2):
+        state, _ = run.train_step(state, run.frozen, partitioning.shard_batch(next(batches), run.mesh))
+    still = [
+        path
+        for path, value in traverse_util.flatten_dict(state.trainable).items()
+        if np.array_equal(value, traverse_util.flatten_dict(before)[path])
+    ]
+    # Zero and idle: weight decay of zero is zero, and their gradient is exactly zero (see `layers`).
+    idle = ("in_proj_bias", "over_pathways", "compression")
+    assert all(any(word in map(str, path) for word in idle) for path in still), still
+
+
+def run_batches(run, **changes):
+    return train_batches(
+        run.records,
+        run.records.rows("train"),
+        run.targets.values,
+        run.targets.transforms,
+        dataclasses.replace(run.pipeline, **changes),
+        seed=run.seed,
+        num_shards=run.mesh.shape["data"],
+    )
+
+
+def test_compilations_equal_buckets(finished):
+    run, _, _ = finished
+    shapes = run_batches(run).plan.shapes
+    assert len(shapes) == 2
+    assert run.train_step._cache_size() == len(shapes)
+
+
+def test_filler_cases_change_nothing(folder):
+    """The same case in a batch by itself and beside seven fillers: same loss, same update."""
+    config, records, targets = tiny.experiment(folder)
+    losses, states = [], []
+    for size in (1, 8):
+        run, state = build(config, 0, BOTH, records, targets)
+        rows = records.rows("train")[:1]
+        pipeline = dataclasses.replace(run.pipeline, batch_size=size)
+        batches = train_batches(records, rows, targets.values, targets.transforms, pipeline, seed=0)
+        batch = next(iter(batches))
+        batch = jax.tree.map(lambda x, n=size: np.concatenate([x] + [_filler(x)] * (n - len(x))), batch)
+        batch = batch._replace(weight=np.arange(size) == 0, index=np.arange(size, dtype=np.int32))
+        batch = batch._replace(weight=batch.weight.astype(np.float32))
+        key_free = jax.jit(lambda s, b, run=run: run.embed_step(s, run.frozen, b))
+        losses.append(np.asarray(key_free(state.trainable, partitioning.shard_batch(batch, run.mesh)))[0])
+        states.append(state)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+
+
+def _filler(x: np.ndarray) -> np.ndarray:
+    return np.zeros_like(x[:1])
+
+
+class Killed(Exception):
+    pass
+
+
+def test_resume_equals_uninterrupted(folder, finished, monkeypatch):
+    """Killed in the middle of the second epoch, started again from nothing but the folder."""
+    _, last, _ = finished
+    config, records, targets = tiny.experiment(folder)
+    workdir = folder / "resumed"
+    run, state = build(config, 0, BOTH, records, targets)
+    steps = 0
+    inner = run.train_step
+
+    def dying_step(*args):
+        nonlocal steps
+        steps += 1
+        if steps == run.steps_per_epoch + 2:
+            raise Killed
+        return inner(*args)
+
+    with pytest.raises(Killed):
+        train(dataclasses.replace(run, train_step=dying_step), state, workdir)
+    run, state = build(config, 0, BOTH, records, targets)
+    resumed = train(run, state, workdir)
+    assert int(resumed.step) == int(last.step)
+    assert same(resumed.trainable, last.trainable)
+    assert same(resumed.opt_state, last.opt_state)
+    steps_logged = [
+        row["step"] for row in map(json.loads, (workdir / "metrics.jsonl").open()) if "train/loss" in row
+    ]
+    assert steps_logged == sorted(set(steps_logged))
+
+
+def test_best_checkpoint_restores_and_holds_no_encoder(folder, finished):
+    run, last, _ = finished
+    best, meta = restore_best(run, last, folder / "finished")
+    assert set(best) == {"adapter", "fusion", "modal_tokens"}
+    assert meta["encoder"] == run.encoder_hash
+    embeddings = embed(run, best, ("val",))
+    val = run.records.rows("val")
+    assert np.isfinite(embeddings[val]).all()
+    assert np.isnan(np.delete(embeddings, val, axis=0)).all()
+
+
+def test_another_encoder_is_refused(folder, finished):
+    run, last, _ = finished
+    other = dataclasses.replace(run, encoder_hash="0" * 64)
+    with pytest.raises(InputError, match="another encoder"):
+        restore_best(other, last, folder / "finished")
+
+
+def test_another_model_is_refused(folder, finished):
+    run, last, _ = finished
+    smaller = {"trainable": {"fusion": last.trainable["fusion"]}, "projector": run.targets.projector.to_dict()}
+    with (
+        Checkpoints(folder / "finished" / "checkpoints", run.config.checkpoint) as checkpoints,
+        pytest.raises(InputError, match="another model"),
+    ):
+        checkpoints.restore("best", smaller)
+
+
+def test_feature_width_must_match_the_encoder(folder):
+    config, records, targets = tiny.experiment(folder)
+    encoder = dataclasses.replace(config.model.encoder, in_dim=1536)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    with pytest.raises(InputError, match=r"12 wide.*1536"):
+        build(config, 0, BOTH, records, targets)
+
+
+def test_missing_encoder_weights_are_an_error(folder):
+    config, records, targets = tiny.experiment(folder)
+    weights = dataclasses.replace(config.encoder_weights, init="file", path="nowhere.safetensors")
+    with pytest.raises(InputError, match="nowhere.safetensors"):
+        build(dataclasses.replace(config, encoder_weights=weights), 0, BOTH, records, targets)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(folder):
+    config, records, targets = tiny.experiment(folder)
+    run, state = build(config, 0, BOTH, records, targets)
+    trainable = jax.tree.map(lambda x: x * np.nan, state.trainable)
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        train(run, state._replace(trainable=trainable), folder / "nan")
+
+
+DEVICES = """
+import sys, jax, numpy as np
+from pathlib import Path
+from tests import tiny
+from modaltune_jax.train import build, train
+config, records, targets = tiny.experiment(Path(sys.argv[1]), b1=0.9)
+run, state = build(config, 0, ("slides", "expression"), records, targets)
+assert run.mesh.shape["data"] == int(sys.argv[3]), run.mesh
+last = train(run, state, Path(sys.argv[2]))
+flat, _ = jax.tree_util.tree_flatten_with_path(last.trainable)
+np.savez(sys.argv[2] + ".npz", **{jax.tree_util.keystr(path): value for path, value in flat})
+"""
+
+
+@pytest.mark.parametrize("num_devices", [8])
+def test_many_devices_equal_one(folder, tmp_path, finished, num_devices):
+    """The same run on eight devices: the same weights to rounding."""
+    _, last, _ = finished
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+    root = str(Path(__file__).parents[1])
+    arguments = [str(folder), str(tmp_path / "devices"), str(num_devices)]
+    subprocess.run(
+        [sys.executable, "-c", DEVICES, *arguments], check=True, env=environment, cwd=root, timeout=300
+    )
+    flat, _ = jax.tree_util.tree_flatten_with_path(last.trainable)
+    with np.load(tmp_path / "devices.npz") as other:
+        for path, value in flat:
+            np.testing.assert_allclose(
+                other[jax.tree_util.keystr(path)], value, rtol=2e-3, atol=2e-4, err_msg=str(path)
+            )

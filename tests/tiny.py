@@ -1,0 +1,97 @@
+"""An experiment small enough for tests: simulated records, text vectors from a table, tiny sizes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import common
+from modaltune_jax.config import Config, unpack
+from modaltune_jax.inputs.prepare import prepare
+from modaltune_jax.inputs.prompts import task_sentences
+from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import fit_transforms
+from modaltune_jax.targets import Targets, load_encoder, targets_of_records
+
+SIMULATION = {
+    "cases_per_site": 20,
+    "feature_dim": 12,
+    "num_genes": 40,
+    "num_pathways": 5,
+    "mean_tiles": 14,
+    "noise": 0.5,
+}
+
+
+def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
+    """The defaults, shrunk; writes records and text vectors below `folder` on first use."""
+    config = common.get_config()
+    shrink(config, encoder)
+    config.name = "tiny"
+    config.data.source = "simulation"
+    config.data.directory = str(folder / "records")
+    config.data.simulation.update(SIMULATION)
+    config.data.num_bins = 2
+    config.text.update({"encoder": str(folder / "sentences.npz"), "cache_dir": ""})
+    config.optim.update({"epochs": 2, "warmup_epochs": 1, "learning_rate": 1e-3})
+    config.checkpoint.every_epochs = 1
+    if not (folder / "sentences.npz").exists():
+        write_text_vectors(prepare(unpack(config).data), folder / "sentences.npz")
+    return config
+
+
+def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
+    """Any config in seconds: same structure, tiny sizes."""
+    config.seeds = (0,)
+    config.pipeline.update({"batch_size": 8, "num_buckets": 2, "multiple": 8, "max_tiles": 24})
+    if encoder == "mean_pool":
+        config.model.encoder = common.mean_pool(in_dim=12, width=16)
+    else:
+        config.model.encoder.update(
+            {
+                "in_dim": 12,
+                "width": 16,
+                "depth": 3,
+                "num_heads": 4,
+                "ffn_dim": 32,
+                "segment_lengths": (8, 32),
+                "dilated_ratios": (1, 2),
+            }
+        )
+    config.encoder_weights.update({"init": "random", "path": ""})
+    config.model.adapter.update({"stages": ((0, 1), (1, 2), (2, 3)), "num_heads": 2})
+    config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    config.model.embedding_dim = 16
+
+
+def write_text_vectors(records: Records, path: Path) -> None:
+    """A random vector for every sentence of the records."""
+    transforms = fit_transforms(records, num_bins=2)
+    specs = {spec.name: spec for spec in records.specs}
+    sites = records.table["site"]
+    unique = sorted(
+        {
+            sentence
+            for i, site in enumerate(sites)
+            for sentence in task_sentences(records.labels(i), specs[site], transforms.survival_edges.get(site))
+        }
+    )
+    vectors = np.random.default_rng(0).normal(size=(len(unique), 10)).astype(np.float32)
+    np.savez(path, sentences=np.array(unique), vectors=vectors)
+
+
+def experiment(folder: Path, encoder: str = "longnet", **optim) -> tuple[Config, Records, Targets]:
+    """A config with its records and targets, ready for `train.build`."""
+    config = unpack(config_dict(folder, encoder))
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))
+    records = prepare(config.data)
+    targets = targets_of_records(
+        records,
+        load_encoder(config.text.encoder),
+        config.text,
+        num_bins=config.data.num_bins,
+        bins="train",
+        dim=config.model.embedding_dim,
+    )
+    return config, records, targets
