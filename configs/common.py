@@ -14,7 +14,9 @@ def get_config() -> ConfigDict:
     config.pipeline = pipeline()
     config.text = text()
     config.model = model()
-    config.encoder_weights = ConfigDict({"init": "file", "path": "weights/prov_gigapath_slide_encoder.safetensors"})
+    config.encoder_weights = ConfigDict(
+        {"init": "file", "path": "weights/prov_gigapath_slide_encoder.safetensors"}
+    )
     config.loss = ConfigDict({"temperature": 1.0, "scale": 10.0})
     config.optim = optim()
     config.mesh = ConfigDict({"data": -1})

@@ -26,12 +26,17 @@ def get_config(arguments: str = "pancancer,longnet") -> ConfigDict:
     config.data.update(data(cases))
     config.pipeline.update({"batch_size": 32, "num_buckets": 4, "multiple": 32, "max_tiles": 512})
     small(config, in_dim=192, width=96, depth=3)
+    config.model.pathways.update({"latent_dim": 64, "num_tokens": 16, "dropout": 0.25})
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=192, width=96)
     if encoder == "longnet_frozen":
         config.optim.rules = (("^encoder/", "freeze"), (".*", "train"))
-    config.optim.update({"epochs": 12, "warmup_epochs": 1, "learning_rate": 1e-3})
-    config.checkpoint.every_epochs = 2
+    # Few epochs: the sentences' months of death and censoring are soon learnt by heart.
+    config.optim.update({"epochs": 6, "warmup_epochs": 1, "learning_rate": 1e-3, "weight_decay": 0.05})
+    config.checkpoint.every_epochs = 1
+    if cases != "pancancer":
+        config.pipeline.batch_size = 8
+        config.optim.epochs = 12
     return config
 
 

@@ -7,8 +7,9 @@ The demo compares the model with itself shown one modality only. Its encoder is 
 weights that is trained throughout: there is nothing pretrained about simulated tiles.
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config(variant: str = "") -> ConfigDict:

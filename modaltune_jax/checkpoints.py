@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,13 +57,14 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         manager = self._manager(which)
-        if step in manager.all_steps():
-            # A kill came between "best" and "latest", so that this step is done a second time.
-            manager.delete(step)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"format": FORMAT, **meta})
         )
-        manager.save(step, args=items, force=True)
+        with _interrupts_wait():
+            if step in manager.all_steps():
+                # A kill came between "best" and "latest", so that this step is done a second time.
+                manager.delete(step)
+            manager.save(step, args=items, force=True)
 
     def restore(self, which: str, like: Any) -> Restored | None:
         """The newest checkpoint of "latest" or "best"; None if there is none.
@@ -111,12 +116,29 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the writes under way."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
-            manager.close()
+        with _interrupts_wait():
+            for manager in self._managers.values():
+                manager.wait_until_finished()
+                manager.close()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Holds Ctrl-C back until the end: Orbax's threads wait five minutes for a save that is broken off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+    handler = signal.signal(signal.SIGINT, lambda *received: held.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt

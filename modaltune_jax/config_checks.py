@@ -107,6 +107,12 @@ def _check_model(model: Any) -> None:
             f"config.model.adapter.stages is {stages}; they must go from block 0 to model.encoder.depth="
             f"{model.encoder.depth}, each from where the one before stops"
         )
+    pathways = model.pathways
+    if int(pathways.latent_dim * pathways.channel_expansion) < 1:
+        raise InputError(
+            f"config.model.pathways: channel_expansion {pathways.channel_expansion} of latent_dim "
+            f"{pathways.latent_dim} leaves nothing; raise one of them"
+        )
     inner = int(width * adapter.attention_ratio)
     if inner < 1 or inner % adapter.num_heads:
         raise InputError(

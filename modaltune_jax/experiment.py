@@ -50,6 +50,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         _check_same_config(folder, variant, described)
     records = prepare(config.data)
     check_selection(records.table, records.sites, config.checkpoint.best)
+    _check_gene_sets(config, records)
     encoder = load_encoder(config.text.encoder)
     targets = targets_of_records(
         records,
@@ -111,9 +112,15 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
     path = folder / "config.json"
     if not path.exists():
         return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged ({error}): remove {folder}, or choose another --workdir"
+        ) from error
     before, now = (
         pd.json_normalize(config).iloc[0].to_dict() | {"compare": dict(config["compare"]).get(variant)}
-        for config in (json.loads(path.read_text(encoding="utf-8")), described)
+        for config in (saved, described)
     )
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key) and not key.startswith(_CHANGES_NOTHING):
@@ -121,6 +128,16 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
                 f"{folder} was trained with {key}={before.get(key)!r}, the config now says {now.get(key)!r}: "
                 "choose another --workdir, or remove that folder"
             )
+
+
+def _check_gene_sets(config: Config, records: Records) -> None:
+    num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
+    if "expression" in config.model.modalities and int(num_sets * expansion) < 1:
+        raise InputError(
+            f"{records.directory} has {num_sets} gene sets, of which config.model.pathways.pathway_expansion="
+            f"{expansion} leaves nothing: raise it, write records with more gene sets, or take expression out of "
+            "config.model.modalities"
+        )
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -95,7 +95,9 @@ def split_params(params: Params, rules: tuple[tuple[str, str], ...]) -> tuple[Pa
         used.add(rule)
     for rule in rules:
         if rule not in used:
-            raise InputError(f"optim.rules: pattern {rule[0]!r} decides about no parameter: mend or remove it")
+            raise InputError(
+                f"optim.rules: pattern {rule[0]!r} decides about no parameter: mend or remove it"
+            )
     return traverse_util.unflatten_dict(parts["train"]), traverse_util.unflatten_dict(parts["freeze"])
 
 

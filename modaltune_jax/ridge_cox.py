@@ -68,7 +68,7 @@ def fit_ridge_cox(
     mean, std = x.mean(0), x.std(0, ddof=1)
     std = np.where(std > 1e-12 * np.abs(mean), std, np.inf)  # a constant column contributes nothing
     likelihood = _PartialLikelihood((x - mean) / std, time, event.astype(bool))
-    # Small matrices: where other work keeps the cores busy, waiting for BLAS threads takes fifty times longer.
+    # Small matrices: on busy cores, waiting for BLAS threads takes fifty times longer than the work.
     with threadpool_limits(limits=1, user_api="blas"):
         return RidgeCox(mean, std, _newton(likelihood, len(x) * penalty))
 

@@ -21,7 +21,7 @@ from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config, LossConfig
 from modaltune_jax.evaluate import embed_cases, selection_score
-from modaltune_jax.inputs.pipeline import PipelineConfig, eval_batches, train_batches
+from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS
 from modaltune_jax.losses.distillation import kl_to_text
@@ -58,7 +58,7 @@ class Run:
       encoder_hash: sha256 that names the encoder's weights.
       train_step: `(state, frozen, batch) -> (state, metrics)`, jitted.
       embed_step: `(trainable, frozen, batch) -> [b, t, e]`, jitted.
-      steps_per_epoch: batches in which every training case is seen once.
+      batches: training batches without end.
     """
 
     config: Config
@@ -71,7 +71,12 @@ class Run:
     encoder_hash: str
     train_step: Callable[..., Any]
     embed_step: Callable[..., Any]
-    steps_per_epoch: int
+    batches: Batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in which every training case is seen once."""
+        return self.batches.steps_per_epoch
 
 
 def make_train_step(
@@ -131,8 +136,8 @@ def build(
     if records.feature_dim != config.model.encoder.in_dim:
         raise InputError(
             f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
-            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features of its "
-            "own tile encoder"
+            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features "
+            "of its own tile encoder"
         )
     mesh = partitioning.make_mesh(config.mesh)
     inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
@@ -144,7 +149,13 @@ def build(
 
     pipeline = dataclasses.replace(config.pipeline, modalities=modalities)
     batches = train_batches(
-        records, records.rows("train"), targets.values, targets.transforms, pipeline, seed=seed, **_shards(mesh)
+        records,
+        records.rows("train"),
+        targets.values,
+        targets.transforms,
+        pipeline,
+        seed=seed,
+        **_shards(mesh),
     )
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
@@ -165,7 +176,7 @@ def build(
         encoder_hash=encoder_hash,
         train_step=make_train_step(graphdef, optimizer, config.loss, seed),
         embed_step=make_embed_step(graphdef),
-        steps_per_epoch=batches.steps_per_epoch,
+        batches=batches,
     )
     return run, first
 
@@ -186,17 +197,7 @@ def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
     """
     config, every = run.config, run.config.checkpoint.every_epochs * run.steps_per_epoch
     num_steps = config.optim.epochs * run.steps_per_epoch
-    batches = iter(
-        train_batches(
-            run.records,
-            run.records.rows("train"),
-            run.targets.values,
-            run.targets.transforms,
-            run.pipeline,
-            seed=run.seed,
-            **_shards(run.mesh),
-        )
-    )
+    batches = iter(run.batches)
     best = -math.inf
     with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
         projector = run.targets.projector.to_dict()
@@ -272,8 +273,8 @@ def _check_same_run(run: Run, meta: dict[str, Any], workdir: Path) -> None:
     for key in ("seed", "modalities", "encoder", "targets"):
         if meta[key] != expected[key]:
             raise InputError(
-                f"{workdir} was trained with another {key} than this config gives: choose another --workdir, or "
-                "remove that folder"
+                f"{workdir} was trained with another {key} than this config gives: choose another "
+                "--workdir, or remove that folder"
             )
 
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -28,7 +30,7 @@ def weights(arrays: Mapping[str, np.ndarray], prefix: str = "w/") -> dict[str, n
 def fill(module: nnx.Module, tensors: Mapping[str, np.ndarray], table: Sequence[rules.Rule]) -> nnx.Module:
     """The module with all its parameters taken from public tensors."""
     abstract = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    nnx.update(module, rules.to_params(tensors, abstract, table))
+    nnx.update(module, jax.tree.map(jnp.asarray, rules.to_params(tensors, abstract, table)))
     return module
 
 

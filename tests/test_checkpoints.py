@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import signal
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -73,6 +74,22 @@ def test_a_save_that_a_kill_cut_off_is_not_seen(tmp_path):
     assert restore(tmp_path, "latest").meta["step"] == 1
     save(tmp_path, "latest", 2)
     assert restore(tmp_path, "latest").meta["step"] == 2
+
+
+def test_an_interrupt_waits_for_the_save(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    save = ocp.CheckpointManager.save
+
+    def interrupted(self, *args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", interrupted)
+    with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(KeyboardInterrupt):
+        checkpoints.save("latest", 1, state(1), {"step": 1})
+    assert restore(tmp_path, "latest").meta["step"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def damage_meta(step: Path) -> None:

@@ -28,7 +28,7 @@ BOTH = ("slides", "expression")
 
 
 def leaves(config: ConfigDict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
+    found: list[tuple[str, ...]] = []
     for key, value in config.items():
         found += leaves(value, (*path, key)) if isinstance(value, ConfigDict) else [(*path, key)]
     return found
@@ -194,7 +194,7 @@ def watch(value, seen: set):
     """A copy of a dataclass that notes which of its fields the package's own code reads."""
     if not dataclasses.is_dataclass(value):
         return value
-    kind = type(value)
+    kind: typing.Any = type(value)
     names = {field.name for field in dataclasses.fields(kind)}
 
     class Watched(kind):

@@ -9,7 +9,9 @@ import pytest
 
 from docs import draw_data_flow, list_config_keys
 from modaltune_jax import experiment, main
+from modaltune_jax.evaluate import check_selection
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import fit_transforms
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -75,6 +77,8 @@ def test_the_cases_of_the_readme_are_trained_on(told):
     assert records.num_cases == 40
     assert records.feature_dim == config.model.encoder.in_dim
     assert workdir == Path("runs/my_cohort")
+    check_selection(records.table, records.sites, config.checkpoint.best)
+    fit_transforms(map(records.without_slides, range(40)), num_bins=config.data.num_bins)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def write_text_vectors(records: Records, path: Path) -> None:
         {
             sentence
             for i, site in enumerate(sites)
-            for sentence in task_sentences(records.labels(i), specs[site], transforms.survival_edges.get(site))
+            for sentence in task_sentences(
+                records.labels(i), specs[site], transforms.survival_edges.get(site)
+            )
         }
     )
     vectors = np.random.default_rng(0).normal(size=(len(unique), 10)).astype(np.float32)

@@ -100,9 +100,13 @@ def _mixer(depth: int) -> tuple[Rule, ...]:
         rule
         for i in range(depth)
         for rule in (
-            Rename(f"{name}.{i}.0.fn.0.weight", f"{path}.blocks.{i}.over_pathways.expand.kernel", CONVOLUTION),
+            Rename(
+                f"{name}.{i}.0.fn.0.weight", f"{path}.blocks.{i}.over_pathways.expand.kernel", CONVOLUTION
+            ),
             Rename(f"{name}.{i}.0.fn.0.bias", f"{path}.blocks.{i}.over_pathways.expand.bias"),
-            Rename(f"{name}.{i}.0.fn.3.weight", f"{path}.blocks.{i}.over_pathways.contract.kernel", CONVOLUTION),
+            Rename(
+                f"{name}.{i}.0.fn.3.weight", f"{path}.blocks.{i}.over_pathways.contract.kernel", CONVOLUTION
+            ),
             Rename(f"{name}.{i}.0.fn.3.bias", f"{path}.blocks.{i}.over_pathways.contract.bias"),
             *_norm(f"{name}.{i}.0.norm", f"{path}.blocks.{i}.norm1"),
             *_linear(f"{name}.{i}.1.fn.0", f"{path}.blocks.{i}.over_channels.expand"),
@@ -110,7 +114,11 @@ def _mixer(depth: int) -> tuple[Rule, ...]:
             *_norm(f"{name}.{i}.1.norm", f"{path}.blocks.{i}.norm2"),
         )
     ]
-    return (*blocks, *_norm(f"{name}.{depth}", f"{path}.norm"), *_linear(f"{name}.{depth + 1}", f"{path}.proj"))
+    return (
+        *blocks,
+        *_norm(f"{name}.{depth}", f"{path}.norm"),
+        *_linear(f"{name}.{depth + 1}", f"{path}.proj"),
+    )
 
 
 def _pathway_networks(group_sizes: Sequence[int]) -> tuple[Rule, ...]:
@@ -140,6 +148,12 @@ def _pathway_networks(group_sizes: Sequence[int]) -> tuple[Rule, ...]:
             lambda array: [part.T for part in np.split(array, stops)],
         ),
         gather(0, "bias", "bias1", np.stack, list),
-        gather(1, "weight", "kernel2", lambda parts: np.stack([part.T for part in parts]), lambda a: [m.T for m in a]),
+        gather(
+            1,
+            "weight",
+            "kernel2",
+            lambda parts: np.stack([part.T for part in parts]),
+            lambda a: [m.T for m in a],
+        ),
         gather(1, "bias", "bias2", np.stack, list),
     )

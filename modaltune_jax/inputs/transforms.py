@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -163,9 +162,7 @@ class Transforms:
         return cls(**fields)
 
 
-def fit_transforms(
-    cases: Iterable[Case], *, num_bins: int = 4, bins: Literal["train", "reference"] = "train"
-) -> Transforms:
+def fit_transforms(cases: Iterable[Case], *, num_bins: int = 4, bins: str = "train") -> Transforms:
     """Fits on the train cases, in one pass.
 
     Args:

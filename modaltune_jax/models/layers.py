@@ -32,14 +32,14 @@ def rowwise(function: Callable[[jax.Array], jax.Array], x: Float[Array, "*n d"])
 class Linear(nnx.Linear):
     """`nnx.Linear`, by `rowwise`."""
 
-    def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
+    def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:  # type: ignore[override]
         return rowwise(super().__call__, inputs)
 
 
 class LayerNorm(nnx.LayerNorm):
     """`nnx.LayerNorm`, by `rowwise`."""
 
-    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:  # type: ignore[override]
         return rowwise(super().__call__, x)
 
 
@@ -57,6 +57,7 @@ def with_idle_bias(layer: nnx.Linear, x: Float[Array, "*s i"]) -> Float[Array, "
     Left to rounding the gradient would be noise, which Adam divides by its own size: full steps in
     random directions.
     """
+    assert layer.bias is not None
     bias = jax.lax.stop_gradient(layer.bias[...])
     return rowwise(lambda rows: rows @ layer.kernel[...] + bias, x)
 
@@ -98,7 +99,6 @@ class MultiHeadAttention(nnx.Module):
         mixed = jnp.einsum("bhqk,bkhe->bqhe", probs, v).reshape(query.shape)
         has_keys = key_mask.any(axis=-1)[:, None, None]
         return jnp.where(has_keys, self.out_proj(mixed), 0.0)
-
 
     def _heads(
         self, x: Float[Array, "b n d"], weight: nnx.Param, bias: Float[Array, "e"]

@@ -121,7 +121,11 @@ class ModalTokens(nnx.Module):
     def __init__(self, inputs: ModalInputs, dim: int, config, *, rngs: nnx.Rngs):
         self.num_tasks = len(config.tasks)
         self.tokenisers = nnx.Dict(
-            {name: TOKENISERS[name](inputs, dim, config, rngs) for name in config.modalities if name != "slides"}
+            {
+                name: TOKENISERS[name](inputs, dim, config, rngs)
+                for name in config.modalities
+                if name != "slides"
+            }
         )
         # A model of one task has nothing to tell apart and no task token.
         self.task = TaskTokens(self.num_tasks, dim, rngs=rngs) if self.num_tasks > 1 else None
@@ -140,7 +144,7 @@ class ModalTokens(nnx.Module):
         num_cases, dim = batch.present.shape[0], self.positions.shape[-1]
         tokens, masks = [], []
         for i, name in enumerate(self.order):
-            if name == "task":
+            if self.task is not None and name == "task":
                 part = jnp.broadcast_to(self.task()[None, :, None], (num_cases, self.num_tasks, 1, dim))
                 present = jnp.ones(num_cases, bool)
             else:

@@ -80,7 +80,7 @@ class Fusion(nnx.Module):
         self.project = linear(fused, out_dim, rngs=rngs)
 
     def __call__(self, vectors: list[Float[Array, "b t d"]]) -> Float[Array, "b t e"]:
-        fused = sum(vectors) if self.mode == "sum" else jnp.concatenate(vectors, axis=-1)
+        fused = sum(vectors[1:], vectors[0]) if self.mode == "sum" else jnp.concatenate(vectors, axis=-1)
         return self.project(self.norm(fused))
 
 

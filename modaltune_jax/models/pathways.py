@@ -97,7 +97,9 @@ class MixerBlock(nnx.Module):
         latent, rate = config.latent_dim, config.dropout
         self.norm1 = layer_norm(latent, rngs=rngs)
         # Its bias adds the same to all channels of a pathway, and every reader takes the LayerNorm of those.
-        self.over_pathways = Mixing(num_pathways, config.pathway_expansion, rate, is_bias_idle=True, rngs=rngs)
+        self.over_pathways = Mixing(
+            num_pathways, config.pathway_expansion, rate, is_bias_idle=True, rngs=rngs
+        )
         self.norm2 = layer_norm(latent, rngs=rngs)
         self.over_channels = Mixing(latent, config.channel_expansion, rate, is_bias_idle=False, rngs=rngs)
 

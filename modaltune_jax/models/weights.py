@@ -43,8 +43,8 @@ def load_encoder_weights(model: ModalTune, config: EncoderWeightsConfig) -> str:
     if not config.path or not Path(config.path).is_file():
         raise InputError(
             f"encoder weights {config.path!r} do not exist: ask for access at "
-            "https://huggingface.co/prov-gigapath/prov-gigapath, save the slide encoder as .safetensors and set "
-            'encoder_weights.path, or set encoder_weights.init="random" for an untrained control'
+            "https://huggingface.co/prov-gigapath/prov-gigapath, save the slide encoder as .safetensors and "
+            'set encoder_weights.path, or set encoder_weights.init="random" for an untrained control'
         )
     abstract = nnx.to_pure_dict(nnx.state(model.encoder))
     params = to_params(load_safetensors(Path(config.path)), abstract)

@@ -31,7 +31,7 @@ def filled(kind: type, golden: dict, name: str):
     block = kind(32, CONFIG, rngs=nnx.Rngs(0))
     tensors = {f"block.{key}": np.asarray(value) for key, value in weights(golden, f"w/{name}/").items()}
     params = to_params(tensors, {"block": nnx.to_pure_dict(nnx.state(block))}, _adapter("block", "block"))
-    nnx.update(block, params["block"])
+    nnx.update(block, jax.tree.map(jnp.asarray, params["block"]))
     return block
 
 

@@ -146,7 +146,8 @@ def test_recorded_adamw_trajectory():
     compare(to_tensors(merge_params(first_grads, zero), TABLE), weights(golden, "grad/"), 1e-4)
     compare(to_tensors(merge_params(trainable, frozen), TABLE), weights(golden, "after/"), 1e-4)
     untouched = traverse_util.flatten_dict(frozen)
-    assert {".".join(map(str, path[1:])) for path in untouched} and all(p[0] == "encoder" for p in untouched)
+    assert untouched
+    assert all(path[0] == "encoder" for path in untouched)
 
 
 def compare(actual: dict, expected: dict, tolerance: float) -> None:
@@ -159,12 +160,14 @@ def compare(actual: dict, expected: dict, tolerance: float) -> None:
 def test_every_recorded_trainable_is_trainable_here():
     golden = load("modaltune_gigapath_avg_sum")
     model = build(model_config("modaltune_gigapath_avg_sum"))
-    trainable, frozen = split_params(nnx.to_pure_dict(nnx.state(model)), FREEZE)
+    _, frozen = split_params(nnx.to_pure_dict(nnx.state(model)), FREEZE)
     frozen_names = set(to_tensors({"encoder": frozen["encoder"]}, TABLE))
     assert frozen_names == {str(name) for name in golden["frozen"]}
 
 
-@pytest.mark.parametrize("encoder", [ENCODER, MeanPoolConfig(in_dim=24, width=32, depth=6)], ids=["longnet", "mean"])
+@pytest.mark.parametrize(
+    "encoder", [ENCODER, MeanPoolConfig(in_dim=24, width=32, depth=6)], ids=["longnet", "mean"]
+)
 def test_batch_equals_singles_with_modalities_missing(encoder):
     """Row by row: everything, no slides, no expression, neither."""
     golden = load("modaltune_gigapath_avg_sum_clinical")
@@ -196,6 +199,7 @@ def test_absent_modalities_have_no_influence_and_no_gradient():
         return model(batch._replace(features=features, expression=expression)).embedding.sum()
 
     image, genes = jax.jit(jax.grad(total, argnums=(0, 1)))(batch.features, batch.expression)
-    assert float(jnp.abs(image[0]).max()) == 0.0 and float(jnp.abs(genes[1]).max()) == 0.0
-    assert float(jnp.abs(image[1, :100]).max()) > 0 and float(jnp.abs(genes[0]).max()) > 0
-    assert float(jnp.abs(image[1, 100:]).max()) == 0.0
+    for nothing in (image[0], image[1, 100:], genes[1]):
+        np.testing.assert_array_equal(nothing, 0.0)
+    for something in (image[1, :100], genes[0]):
+        assert float(jnp.abs(something).max()) > 0

@@ -233,4 +233,3 @@ def _linear(in_dim, out_dim, config, rngs):
 
 def _layer_norm(width, epsilon, rngs):
     return LayerNorm(width, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
-
