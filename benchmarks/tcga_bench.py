@@ -1,11 +1,11 @@
-"""Finished runs beside the linear baselines on cases that have both slides and expression.
+"""Finished runs beside linear baselines, on cases that have both slides and expression.
 
-    python benchmarks/tcga_bench.py --baselines FOLDER/baselines_common_cases.csv runs/hipt_pancancer_longnet ...
+    python benchmarks/tcga_bench.py --baselines FOLDER/baselines_common_cases.csv runs/hipt_pancancer_longnet
 
-Probes are fitted again on the embeddings that a run has saved: on the training cases with both modalities, and
-scored on the test cases with both. The baselines (PCA, then logistic regression or ridge Cox) come from the
-compiled TCGA tables that `modaltune_jax/inputs/readers/tcga_bench.py` reads: with a fixed penalty / with the
-penalty picked on the validation split.
+Probes are fitted again on the embeddings that a run has saved: on the training cases with both modalities,
+and scored on the test cases with both. The baselines (PCA, then logistic regression or ridge Cox) come with
+the compiled TCGA tables that `modaltune_jax/inputs/readers/tcga_bench.py` reads. They have two numbers: with
+a fixed penalty, as our probes have, and with the penalty picked on the validation split.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from modaltune_jax.probes import probe_table
 
 # Which expression table the baseline of a cohort saw; for the pan-cancer one where there is a row of it.
 BASELINE_TABLES = {
-    "brca": "rna/brca.parquet",
-    "gbmlgg": "rna/gbmlgg.parquet",
-    "nsclc": "rna/nsclc.parquet",
-    "rcc": "rna/pancan_sig_dec.parquet",
-    "blca": "rna/blca.parquet",
+    "brca": "rna/brca",
+    "gbmlgg": "rna/gbmlgg",
+    "nsclc": "rna/nsclc",
+    "rcc": "rna/pancan_sig_dec",
+    "blca": "rna/blca",
+}
+
+# How the two files of baselines name their inputs.
+FEATURES = {
+    "WSI": ("WSI | common {}.parquet", "WSI HIPT mean+std"),
+    "RNA": ("RNA | common {}.parquet", "{} (default)"),
+    "WSI+RNA": ("WSI+RNA {}.parquet", "WSI + default"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--baselines", type=Path, help="baselines_common_cases.csv")
+    parser.add_argument("--baselines", type=Path, help="baselines_common_cases.csv, or baselines.csv")
     parser.add_argument("runs", nargs="+", type=Path, help="workdirs of finished experiments")
     arguments = parser.parse_args()
     columns = [run_column(run) for run in arguments.runs]
@@ -79,17 +86,16 @@ def probes_on_complete_cases(folder: Path) -> pd.DataFrame:
 def baseline_columns(baselines: pd.DataFrame, sites: set[str]) -> list[pd.Series]:
     """The linear baselines: slides, expression, both."""
     columns = []
-    for name, prefix in (("WSI", "WSI | common "), ("RNA", "RNA | common "), ("WSI+RNA", "WSI+RNA ")):
+    for name, features in FEATURES.items():
         cells = {}
-        for site, expression in BASELINE_TABLES.items():
-            if site not in sites:
-                continue
-            is_row = (baselines["cohort"] == site) & (baselines["features"] == prefix + expression)
-            row = baselines[is_row].iloc[0]
-            # With the penalty that was fixed before, as that of our probes is, and with the one picked on val.
-            cells["subtype", site] = f"{row['balacc_C1']:.3f} / {row['balacc_valC']:.3f}"
-            cells["survival", site] = f"{row['cidx_a100']:.3f} / {row['cidx_vala']:.3f}"
-        columns.append(pd.Series(cells, name=f"linear {name}"))
+        for site in sorted(sites & set(BASELINE_TABLES)):
+            known = [pattern.format(BASELINE_TABLES[site]) for pattern in features]
+            rows = baselines[(baselines["cohort"] == site) & baselines["features"].isin(known)]
+            if len(rows) == 1:
+                row = rows.iloc[0]
+                cells["subtype", site] = f"{row['balacc_C1']:.3f} / {row['balacc_valC']:.3f}"
+                cells["survival", site] = f"{row['cidx_a100']:.3f} / {row['cidx_vala']:.3f}"
+        columns.append(pd.Series(cells, name=f"linear {name}", dtype=str))
     return columns
 
 

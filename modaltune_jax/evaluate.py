@@ -67,8 +67,10 @@ def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[st
     """Finds out before training whether the validation labels can pick a checkpoint.
 
     Raises:
-      InputError: there is no validation case, or no probe of `targets` can be estimated on them.
+      InputError: there is no training or no validation case, or no probe of `targets` can be estimated.
     """
+    if not (cases["split"] == "train").any():
+        raise InputError(f"none of the {len(cases)} cases is in the split train: there is nothing to train on")
     if targets == ("last",):
         return
     # What can be estimated depends on the labels alone, so noise serves as well as embeddings.

@@ -135,8 +135,8 @@ def _check_gene_sets(config: Config, records: Records) -> None:
     if "expression" in config.model.modalities and int(num_sets * expansion) < 1:
         raise InputError(
             f"{records.directory} has {num_sets} gene sets, of which config.model.pathways.pathway_expansion="
-            f"{expansion} leaves nothing: raise it, write records with more gene sets, or take expression out of "
-            "config.model.modalities"
+            f"{expansion} leaves nothing: raise it, write records with more gene sets, or take expression "
+            "out of config.model.modalities"
         )
 
 

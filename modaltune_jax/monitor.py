@@ -92,7 +92,7 @@ class Monitor:
         table.assign(step=step).to_csv(temporary, index=False)
         os.replace(temporary, self._probes_path)
         text = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
-        self._bar.write(f"epoch {step / self._steps_per_epoch:g}: val {text}")
+        self._bar.write(f"epoch {step / self._steps_per_epoch:g}: val {text or 'cannot be probed'}")
         self._since = time.perf_counter()
 
     def _write(self, step: int, group: str, row: dict[str, Any]) -> None:

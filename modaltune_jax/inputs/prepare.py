@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 from absl import logging
@@ -44,27 +45,50 @@ def prepare(config: DataConfig) -> Records:
     """Opens the records of a config, writing them first if their source has to be read.
 
     Raises:
-      InputError: a folder that is missing, an unknown source, or cases that fail `check_cases`.
+      InputError: a folder that is missing, an unknown source, cases that fail `check_cases`, or records that
+        were written from other settings.
     """
     directory = Path(config.directory).expanduser()
-    if not directory.exists() and config.source in _SOURCES:
-        cases, genes, gene_sets, specs = _SOURCES[config.source](config)
-        for warning in check_cases(cases, specs):
-            logging.warning(warning)
-        write(
-            directory,
-            cases,
-            genes=genes,
-            gene_sets=gene_sets,
-            specs=specs,
-            source=config.source,
-            encoder=config.source,
-        )
-    elif config.source != "records" and config.source not in _SOURCES:
+    if config.source == "records":
+        return Records(directory)
+    if config.source not in _SOURCES:
         raise InputError(
             f"data.source is {config.source!r}; it must be one of: records, {', '.join(_SOURCES)}"
         )
-    return Records(directory)
+    if not directory.exists():
+        _write(directory, config)
+    records = Records(directory)
+    if records.source != _describe(config):
+        raise InputError(
+            f"{directory} was written from other settings ({records.source}) than the config now gives"
+            f" ({_describe(config)}): choose another data.directory, or remove that folder"
+        )
+    return records
+
+
+def _write(directory: Path, config: DataConfig) -> None:
+    cases, genes, gene_sets, specs = _SOURCES[config.source](config)
+    for warning in check_cases(cases, specs):
+        logging.warning(warning)
+    write(
+        directory,
+        cases,
+        genes=genes,
+        gene_sets=gene_sets,
+        specs=specs,
+        source=_describe(config),
+        encoder=config.source,
+        progress=True,
+    )
+
+
+def _describe(config: DataConfig) -> str:
+    """What decides the records, as text that they keep; not where the source lies."""
+    if config.source == "simulation":
+        settings = dataclasses.asdict(config.simulation)
+    else:
+        settings = {key: getattr(config, key) for key in ("cohorts", "expression", "gene_sets")}
+    return json.dumps({"source": config.source, **settings})
 
 
 def _simulation(config: DataConfig):
