@@ -17,9 +17,9 @@ ENCODERS = ("mean_pool", "longnet", "longnet_frozen")
 
 
 def get_config(arguments: str = "pancancer,longnet") -> ConfigDict:
-    cases, encoder = arguments.split(",")
+    cases, _, encoder = arguments.partition(",")
     if encoder not in ENCODERS:
-        raise ValueError(f"configs/hipt.py: the encoder is one of {', '.join(ENCODERS)}, not {encoder!r}")
+        raise ValueError(f"write CASES,ENCODER; the encoder is one of {', '.join(ENCODERS)}, not {encoder!r}")
     config = common.get_config()
     config.name = f"hipt_{cases}_{encoder}"
     config.seeds = (0, 1, 2)

@@ -1,4 +1,4 @@
-"""What the types of a config cannot say: ranges, words, and keys that must agree. No training before this."""
+"""What the types of a config cannot say: ranges, words, and keys that must agree."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def _check_runs(config: Any) -> None:
     seeds, names = config.seeds, [name for name, _ in config.compare]
     if not config.name:
         raise InputError("config.name is empty; it names the folder of the results")
-    if not seeds or min(seeds) < 0 or _repeats(seeds):
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or _repeats(seeds):
         raise InputError(
-            f"config.seeds is {seeds}; it must name one or more different numbers, none negative"
+            f"config.seeds is {seeds}; it must name one or more different numbers from 0 to 2^32 - 1"
         )
     if not names or _repeats(names):
         raise InputError(f"config.compare has the variants {names}; it must name one or more, each once")
@@ -96,29 +96,27 @@ def _check_model(model: Any) -> None:
         raise InputError(f"config.model.modalities is {model.modalities}; it must be some of {MODALITIES}")
     if model.tasks != TASKS:
         raise InputError(f"config.model.tasks is {model.tasks}; sentences and probes are made for {TASKS}")
-    width, stages, adapter = model.encoder.width, model.adapter.stages, model.adapter
+    stages, depth = model.adapter.stages, model.encoder.depth
     edges = [0, *(stop for _, stop in stages)]
-    if (
-        [start for start, _ in stages] != edges[:-1]
-        or edges[-1] != model.encoder.depth
-        or edges != sorted(edges)
-    ):
+    if [start for start, _ in stages] != edges[:-1] or edges[-1] != depth or edges != sorted(edges):
         raise InputError(
             f"config.model.adapter.stages is {stages}; they must go from block 0 to model.encoder.depth="
-            f"{model.encoder.depth}, each from where the one before stops"
+            f"{depth}, each from where the one before stops"
         )
-    pathways = model.pathways
-    if int(pathways.latent_dim * pathways.channel_expansion) < 1:
+    _check_share("adapter.ffn_ratio", model.adapter.ffn_ratio, model.encoder.width)
+    _check_share("pathways.channel_expansion", model.pathways.channel_expansion, model.pathways.latent_dim)
+    inner = _check_share("adapter.attention_ratio", model.adapter.attention_ratio, model.encoder.width)
+    if inner % model.adapter.num_heads:
         raise InputError(
-            f"config.model.pathways: channel_expansion {pathways.channel_expansion} of latent_dim "
-            f"{pathways.latent_dim} leaves nothing; raise one of them"
+            f"config.model.adapter.attention_ratio={model.adapter.attention_ratio} makes {inner} "
+            f"values, which must be a multiple of num_heads {model.adapter.num_heads}"
         )
-    inner = int(width * adapter.attention_ratio)
-    if inner < 1 or inner % adapter.num_heads:
-        raise InputError(
-            f"config.model.adapter: attention_ratio {adapter.attention_ratio} of model.encoder.width={width} "
-            f"gives {inner}, which must be a multiple of num_heads {adapter.num_heads}"
-        )
+
+
+def _check_share(key: str, share: float, width: int) -> int:
+    if int(width * share) < 1:
+        raise InputError(f"config.model.{key} is {share}, which leaves nothing of width {width}; raise it")
+    return int(width * share)
 
 
 def _check_training(config: Any) -> None:

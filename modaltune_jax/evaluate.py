@@ -70,7 +70,9 @@ def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[st
       InputError: there is no training or no validation case, or no probe of `targets` can be estimated.
     """
     if not (cases["split"] == "train").any():
-        raise InputError(f"none of the {len(cases)} cases is in the split train: there is nothing to train on")
+        raise InputError(
+            f"none of the {len(cases)} cases is in the split train: there is nothing to train on"
+        )
     if targets == ("last",):
         return
     # What can be estimated depends on the labels alone, so noise serves as well as embeddings.

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
-from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -36,9 +35,13 @@ from modaltune_jax.types import Batch, InputError
 
 
 class TrainState(NamedTuple):
-    """What changes from step to step; a pytree of trainable leaves only."""
+    """What a step takes and gives back; a pytree of trainable leaves only.
+
+    The seed is data rather than a constant of the program, so that all seeds share one compilation.
+    """
 
     step: jax.Array
+    seed: jax.Array
     trainable: Params
     opt_state: optax.OptState
 
@@ -80,12 +83,12 @@ class Run:
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: LossConfig, seed: int
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: LossConfig
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step: gradients and optimizer state exist for trainable leaves only."""
 
     def train_step(state: TrainState, frozen: Params, batch: Batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
         def objective(trainable: Params) -> jax.Array:
             model = nnx.merge(graphdef, merge_params(trainable, frozen))
@@ -103,7 +106,7 @@ def make_train_step(
             "grad_norm": optax.global_norm(grads),
             "cases": batch.weight.sum(),
         }
-        return TrainState(state.step + 1, trainable, opt_state), metrics
+        return TrainState(state.step + 1, state.seed, trainable, opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
@@ -133,6 +136,8 @@ def build(
       InputError: features of another width than the encoder's, missing encoder weights, parameters that
         `optim.rules` do not decide about.
     """
+    if not records.feature_dim:
+        raise InputError(f"no case in {config.data.directory} has slides: a slide encoder needs some")
     if records.feature_dim != config.model.encoder.in_dim:
         raise InputError(
             f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
@@ -145,7 +150,7 @@ def build(
     encoder_hash = load_encoder_weights(model, config.encoder_weights)
     graphdef, state = nnx.split(model)
     trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
-    logging.info("%s trainable and %s frozen parameters", f"{count(trainable):,}", f"{count(frozen):,}")
+    print(f"{count(trainable):,} trainable and {count(frozen):,} frozen parameters")
 
     pipeline = dataclasses.replace(config.pipeline, modalities=modalities)
     batches = train_batches(
@@ -161,6 +166,7 @@ def build(
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
         partitioning.replicate(jnp.int32(0), mesh),
+        partitioning.replicate(jnp.uint32(seed), mesh),
         trainable,
         # Placed like the rest: a first step on other shardings than the second would compile twice.
         partitioning.replicate(optimizer.init(trainable), mesh),
@@ -174,7 +180,7 @@ def build(
         mesh=mesh,
         frozen=partitioning.shard_params(frozen, mesh),
         encoder_hash=encoder_hash,
-        train_step=make_train_step(graphdef, optimizer, config.loss, seed),
+        train_step=make_train_step(graphdef, optimizer, config.loss),
         embed_step=make_embed_step(graphdef),
         batches=batches,
     )

@@ -115,6 +115,8 @@ def test_a_misspelt_key_is_refused_with_the_right_one(path):
         pytest.param("model.adapter.stages=()", "model.adapter.stages", id="no stage"),
         pytest.param("model.adapter.num_heads=5", "multiple of num_heads 5", id="heads of the adapter"),
         pytest.param("model.adapter.attention_ratio=0.0001", "attention_ratio", id="no width left"),
+        pytest.param("model.adapter.ffn_ratio=0.0001", "ffn_ratio", id="no hidden width of the adapter"),
+        pytest.param("model.pathways.channel_expansion=0.0001", "channel_expansion", id="no hidden channel"),
         pytest.param("model.encoder.num_heads=7", "num_heads 7", id="heads of the encoder"),
         pytest.param("model.encoder.dilated_ratios=1,2", "same branches", id="branches"),
         pytest.param("model.pathways.dropout=1.0", "below 1", id="rate of 1"),

@@ -79,6 +79,11 @@ def test_labels_that_can_pick_a_checkpoint(table, targets):
     check_selection(table, ("brca",), targets)
 
 
+def test_no_training_case_is_refused():
+    with pytest.raises(InputError, match="none of the 12 cases is in the split train"):
+        check_selection(cases().query("split != 'train'"), ("brca",), ("last",))
+
+
 @pytest.mark.parametrize(
     ("table", "targets"),
     [
@@ -88,11 +93,6 @@ def test_labels_that_can_pick_a_checkpoint(table, targets):
         pytest.param(cases(), ("site",), id="one site only"),
     ],
 )
-def test_no_training_case_is_refused():
-    with pytest.raises(InputError, match="none of the 12 cases is in the split train"):
-        check_selection(cases().query("split != 'train'"), ("brca",), ("last",))
-
-
 def test_labels_that_cannot_are_refused_before_training(table, targets):
     with pytest.raises(InputError, match=r"\d validation cases cannot pick a checkpoint by .*best=last"):
         check_selection(table, ("brca",), targets)

@@ -323,7 +323,10 @@ class Records:
     def _read_metadata(self) -> dict[str, Any]:
         path = self.directory / _METADATA
         if not path.is_file():
-            raise InputError(f"{self.directory} holds no records ({_METADATA} is missing); write them first")
+            raise InputError(
+                f"{self.directory} holds no records ({_METADATA} is missing); write them first,"
+                " see data/README.md"
+            )
         try:
             metadata = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -97,9 +97,7 @@ def test_what_the_subtype_needs(sites, site, inputs, is_enough):
         assert abs(score - 0.5) < 3 * ACCURACY_SD
 
 
-@pytest.mark.parametrize(
-    ("site", "needs"), [("sim_breast", "q"), ("sim_brain", "p"), ("sim_kidney", "pq")]
-)
+@pytest.mark.parametrize(("site", "needs"), [("sim_breast", "q"), ("sim_brain", "p"), ("sim_kidney", "pq")])
 def test_what_the_risk_needs(sites, site, needs):
     # The standard error of c among 800 cases, half of them censored, is below 0.017.
     for name in ("p", "q", "pq"):
@@ -110,9 +108,9 @@ def test_what_the_risk_needs(sites, site, needs):
 
 
 def test_the_risk_of_lung_adds_up(sites):
-    alone = [concordance(sites["sim_lung"], name) for name in ("p", "q")]
-    assert all(0.57 < c < 0.68 for c in alone)
-    assert concordance({**sites["sim_lung"], "sum": sites["sim_lung"]["p"] + sites["sim_lung"]["q"]}, "sum") > 0.68
+    table = sites["sim_lung"]
+    assert all(0.57 < concordance(table, name) < 0.68 for name in ("p", "q"))
+    assert concordance({**table, "sum": table["p"] + table["q"]}, "sum") > 0.68
 
 
 def test_censoring(sites):

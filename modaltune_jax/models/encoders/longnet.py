@@ -58,6 +58,10 @@ class LongNetConfig:
 
     def __post_init__(self):
         branches = f"segment_lengths {self.segment_lengths} and dilated_ratios {self.dilated_ratios}"
+        sizes = ("in_dim", "width", "depth", "num_heads", "ffn_dim", "num_grids")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise InputError(f"LongNet: {name} is {getattr(self, name)}; it must be at least 1.")
         if self.width % self.num_heads or self.width % 4:
             raise InputError(
                 f"LongNet: width {self.width} must be a multiple of 4 and of num_heads {self.num_heads}."
