@@ -43,11 +43,12 @@ def demo(config: ConfigDict) -> ConfigDict:
         }
     )
     # Many small steps: what needs both modalities is learnt late.
-    config.pipeline.update({"batch_size": 16, "num_buckets": 1, "multiple": 32, "max_tiles": 31})
+    config.pipeline.update({"batch_size": 16, "num_buckets": 1, "multiple": 16, "max_tiles": 15})
     small(config, in_dim=16, width=64, depth=3)
     config.model.encoder.dropout = 0.0
     config.model.pathways.update({"latent_dim": 16, "num_tokens": 4, "dropout": 0.0})
-    config.optim.update({"epochs": 30, "warmup_epochs": 2, "learning_rate": 2e-3})
+    config.optim.update({"epochs": 24, "warmup_epochs": 2, "learning_rate": 2e-3})
+    config.checkpoint.every_epochs = 6
     return config
 
 

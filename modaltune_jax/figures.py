@@ -60,7 +60,9 @@ def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> N
         axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
         axis.set_xticks(np.arange(len(sites)), sites, rotation=20, ha="right")
         axis.set(title=f"{target} ({split})", ylabel=METRIC_NAMES[block["metric"].iloc[0]], ylim=(0.3, 1.02))
-    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8, loc="lower left")
+    # Below the panels, where it hides no bar.
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     _save(figure, path)
 
 

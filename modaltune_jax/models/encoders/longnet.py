@@ -35,7 +35,8 @@ class LongNetConfig:
       activation_dropout: rate behind the activation, in training.
       drop_path: stochastic depth of the last layer, in training; it grows linearly from 0.
       num_grids: side of the grid of positions.
-      global_pool: the slide embedding is the mean of the tiles instead of the class token.
+      global_pool: the embedding of the encoder by itself is the mean of the tiles instead of the class
+        token; an adapter takes the class token in any case.
       dtype: of matrix products and attention. Normalisation, softmax, activation, residual stream
         and parameters are float32 in any case.
       remat: keep only the layers' inputs for the backward pass and compute the rest again.
