@@ -136,14 +136,7 @@ def build(
       InputError: features of another width than the encoder's, missing encoder weights, parameters that
         `optim.rules` do not decide about.
     """
-    if not records.feature_dim:
-        raise InputError(f"no case in {config.data.directory} has slides: a slide encoder needs some")
-    if records.feature_dim != config.model.encoder.in_dim:
-        raise InputError(
-            f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
-            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features "
-            "of its own tile encoder"
-        )
+    _check_features(config, records)
     mesh = partitioning.make_mesh(config.mesh)
     inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
     model = ModalTune(config.model, inputs, rngs=nnx.Rngs(seed))
@@ -261,6 +254,17 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
         raise InputError(f"{workdir} holds no checkpoint: train first (--mode=train)")
     _check_same_run(run, restored.meta, workdir)
     return restored.state["trainable"], restored.meta
+
+
+def _check_features(config: Config, records: Records) -> None:
+    if not records.feature_dim:
+        raise InputError(f"no case in {config.data.directory} has slides: a slide encoder needs some")
+    if records.feature_dim != config.model.encoder.in_dim:
+        raise InputError(
+            f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
+            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features "
+            "of its own tile encoder"
+        )
 
 
 def _meta(run: Run, *, best: float, data: dict[str, Any]) -> dict[str, Any]:
