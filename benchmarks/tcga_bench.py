@@ -58,15 +58,18 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def run_column(run: Path) -> pd.Series:
-    """Mean ± sd over seeds by (target, site)."""
-    tables = [probes_on_complete_cases(folder) for folder in sorted(run.glob("*/seed*"))]
+    """Mean ± sd over the seeds that are finished, by (target, site)."""
+    finished = sorted(path.parent for path in run.glob("*/seed*/embeddings.npz"))
+    if not finished:
+        raise SystemExit(f"{run} holds no finished run")
+    tables = [probes_on_complete_cases(folder) for folder in finished]
     values = pd.concat(tables).groupby(["target", "site"], sort=False)["value"]
     cells = {
         key: f"{group.mean():.3f} ± {group.std():.3f}" if len(group) > 1 else f"{group.mean():.3f}"
         for key, group in values
         if key[0] != "site"
     }
-    return pd.Series(cells, name=run.name)
+    return pd.Series(cells, name=f"{run.name} ({len(finished)} seeds)")
 
 
 def probes_on_complete_cases(folder: Path) -> pd.DataFrame:

@@ -20,7 +20,7 @@ def training_figure(folder: Path) -> None:
     figure, (left, right) = _subplots(2, width=9.0, height=3.2)
     loss = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
     left.plot(*zip(*loss, strict=True), color=COLOURS[0])
-    left.set(xlabel="step", ylabel="training loss", title="KL to text")
+    left.set(xlabel="step", ylabel="training loss", title="KL to text", yscale="log")
     probes = pd.DataFrame([row for row in rows if "val/score" in row])
     names = [name for name in probes.columns if name not in ("step", "val/score")]
     for colour, name in zip(COLOURS, names, strict=False):

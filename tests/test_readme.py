@@ -50,6 +50,9 @@ def check(command: list[str]) -> None:
             assert (ROOT / "pyproject.toml").is_file()
         case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
             main.main(arguments)
+        case ["python", file, "--baselines", _, *runs]:
+            assert (ROOT / file).is_file()
+            assert runs
         case ["python", file]:
             runpy.run_path(file, run_name="__main__")
         case _:
