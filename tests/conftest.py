@@ -7,10 +7,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile much and compute little. XLA_FLAGS=" " in the environment tests what users run instead.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Tests build the same small models again and again, in several processes.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+# Tests build the same small models again and again. A cache a worker: entries are not written atomically.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla" / _WORKER)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402  (jax reads the environment when imported)
 
 install_import_hook("modaltune_jax", "beartype.beartype")
