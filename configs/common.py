@@ -15,8 +15,9 @@ def get_config() -> ConfigDict:
     config.text = text()
     config.model = model()
     config.encoder_weights = ConfigDict(
-        {"init": "file", "path": "weights/prov_gigapath_slide_encoder.safetensors"}
+        {"init": "file", "path": "hf:gigapath"}  # in the local Hugging Face cache, or a path
     )
+    config.adapter_weights = ConfigDict({"path": ""})  # a converted checkpoint to start from
     config.loss = ConfigDict({"temperature": 1.0, "scale": 10.0})
     config.optim = optim()
     config.mesh = ConfigDict({"data": -1})
@@ -51,6 +52,7 @@ def pipeline() -> ConfigDict:
             "tile_size": 0,  # 0: each slide's own; 256 is the constant of the published code
             "layout": "stacked",
             "origin": "level0",
+            "merge_cells": False,
             "feature_dtype": "float32",
             "modalities": ("slides", "expression"),
             "num_threads": 2,

@@ -92,6 +92,24 @@ class Checkpoints:
             )
         return Restored(self._read(which, step, state=ocp.args.StandardRestore(abstract)), meta)
 
+    def restore_as_saved(self, which: str) -> Restored:
+        """The newest checkpoint, in the structure it was saved in, on one device.
+
+        Raises:
+          InputError: there is none, or it is damaged or of another format.
+        """
+        import orbax.checkpoint as ocp
+
+        step = self._manager(which).latest_step() if (self._directory / which).is_dir() else None
+        if step is None:
+            raise InputError(f"{self._directory} holds no {which} checkpoint: train first")
+        saved = self._manager(which).item_metadata(step)["state"]
+        placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), saved)
+        restored = self.restore(which, like)
+        assert restored is not None
+        return restored
+
     def _manager(self, which: str) -> Any:
         import orbax.checkpoint as ocp
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -18,14 +19,15 @@ from modaltune_jax.inputs.collate import PipelineConfig
 from modaltune_jax.inputs.prepare import DataConfig
 from modaltune_jax.models.encoders.longnet import LongNetConfig
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
+from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.models.modaltune import ModelConfig
-from modaltune_jax.models.weights import EncoderWeightsConfig
+from modaltune_jax.models.weights import AdapterWeightsConfig, EncoderWeightsConfig
 from modaltune_jax.optim import OptimConfig
 from modaltune_jax.partitioning import MeshConfig
 from modaltune_jax.targets import TextConfig
 from modaltune_jax.types import InputError
 
-ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig}
+ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig, "titan": TitanConfig}
 """What `model.encoder.name` may say."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
@@ -62,6 +64,7 @@ class Config:
     text: TextConfig
     model: ModelConfig
     encoder_weights: EncoderWeightsConfig
+    adapter_weights: AdapterWeightsConfig
     loss: LossConfig
     optim: OptimConfig
     mesh: MeshConfig
@@ -78,6 +81,14 @@ def unpack(config: ConfigDict) -> Config:
     unpacked = _unpack(Config, config.to_dict(), "config")
     config_checks.check(unpacked)
     return unpacked
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The config as plain values that JSON can hold, and that `unpack` takes back."""
+    values = dataclasses.asdict(config)
+    encoder = config.model.encoder
+    values["model"]["encoder"]["name"] = next(k for k, kind in ENCODERS.items() if isinstance(encoder, kind))
+    return json.loads(json.dumps(values))
 
 
 def _unpack(kind: Any, value: Any, path: str) -> Any:

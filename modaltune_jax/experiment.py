@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from ml_collections import ConfigDict
 
 from modaltune_jax import results
-from modaltune_jax.config import Config
+from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
@@ -43,7 +43,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     Raises:
       InputError: whatever is wrong with the config, the data or the folder.
     """
-    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    described = describe(config)
     runs = [(variant, shown, seed) for variant, shown in config.compare for seed in config.seeds]
     folders = [workdir / variant / f"seed{seed}" for variant, _, seed in runs]
     for folder, (variant, _, _) in zip(folders, runs, strict=True):
@@ -107,17 +107,37 @@ def _describe(records: Records) -> None:
         )
 
 
-def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) -> None:
-    """A folder holds one run of one config: going on with another would mix two experiments."""
+def config_of_run(folder: Path) -> Config:
+    """The config that a run was trained with.
+
+    Raises:
+      InputError: the folder holds no run, or one of another version of this package.
+    """
+    saved = _read_config(folder)
+    if saved is None:
+        raise InputError(
+            f"{folder} holds no run: there is no config.json; runs lie in <workdir>/<variant>/seed<k>"
+        )
+    return unpack(ConfigDict(saved))
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.json"
     if not path.exists():
-        return
+        return None
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{path} is damaged ({error}): remove {folder}, or choose another --workdir"
         ) from error
+
+
+def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) -> None:
+    """A folder holds one run of one config: going on with another would mix two experiments."""
+    saved = _read_config(folder)
+    if saved is None:
+        return
     before, now = (
         pd.json_normalize(config).iloc[0].to_dict() | {"compare": dict(config["compare"]).get(variant)}
         for config in (saved, described)

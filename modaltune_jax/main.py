@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from modaltune_jax import __version__, config_file
-from modaltune_jax.types import InputError
+from modaltune_jax import __version__, command, config_file
 
 _OVERRIDE = "--config."
 _EXAMPLES = """\
@@ -43,33 +40,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """Entry point of the command: what the user can mend ends in one sentence, not in a traceback."""
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        _end(f"error: {error}", 2)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _end(f"error: {error.filename}: {error.strerror}", 2)
-    except FloatingPointError as error:
-        _end(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        _end("stopped: the same command goes on from the last checkpoint", 130)
-
-
-def _end(message: str, code: int) -> NoReturn:
-    print(" ".join(message.splitlines()), file=sys.stderr)
-    sys.exit(code)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; --help lists what there is")
+    """Entry point of the command."""
+    command.run(main, interrupted="stopped: the same command goes on from the last checkpoint")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m modaltune_jax.main",
         description="Trains a Modal Adapter on a slide encoder, probes it, and prints a table of results.",
         epilog=_EXAMPLES.format(names=", ".join(config_file.names())),

@@ -26,8 +26,8 @@ class TextConfig:
     """How sentences become targets.
 
     Attributes:
-      encoder: "minilm" (its PyPI package), a folder with a BERT-family model, or a table of vectors computed
-        elsewhere (`.npz`, `.parquet`).
+      encoder: "minilm" (its PyPI package), a folder with a converted text encoder or with a BERT-family
+        model, or a table of vectors computed elsewhere (`.npz`, `.parquet`).
       projector_seed: of the random projector.
       cache_dir: keeps text vectors between runs; `""` for no cache.
     """
@@ -58,13 +58,16 @@ def load_encoder(name_or_path: str | Path) -> TextEncoder:
     """The text encoder of a config.
 
     Args:
-      name_or_path: "minilm" (all-MiniLM-L6-v2 from its PyPI package), a folder with a BERT-family model,
-        or a table of vectors (`.npz` or `.parquet`).
+      name_or_path: "minilm" (all-MiniLM-L6-v2 from its PyPI package), a folder that
+        `modaltune_jax.convert` wrote (CONCH, TITAN, BERT), a folder with a BERT-family model as published, or
+        a table of vectors (`.npz` or `.parquet`).
 
     Raises:
       InputError: none of these, or something about it is wrong.
     """
     from modaltune_jax.models.text.bert_encoder import BertEncoder, find_minilm
+    from modaltune_jax.models.text.conch_encoder import ConchEncoder
+    from modaltune_jax.models.text.folder import folder_kind, is_text_folder
     from modaltune_jax.models.text.table import TableEncoder
 
     if str(name_or_path) == "minilm":
@@ -72,11 +75,13 @@ def load_encoder(name_or_path: str | Path) -> TextEncoder:
     path = Path(name_or_path).expanduser()
     if path.suffix in (".npz", ".parquet"):
         return TableEncoder(path)
+    if is_text_folder(path) and folder_kind(path) == "conch":
+        return ConchEncoder(path)
     if path.is_dir():
         return BertEncoder(path)
     raise InputError(
-        f"config.text.encoder = {str(name_or_path)!r} is neither 'minilm' nor an existing folder with a "
-        "BERT-family model nor a table of text vectors (.npz, .parquet)"
+        f"config.text.encoder = {str(name_or_path)!r} is neither 'minilm' nor an existing folder with a text "
+        "encoder nor a table of text vectors (.npz, .parquet)"
     )
 
 

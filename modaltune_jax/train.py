@@ -26,7 +26,7 @@ from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS
 from modaltune_jax.losses.distillation import kl_to_text
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.modaltune import ModalTune
-from modaltune_jax.models.weights import load_encoder_weights
+from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weights
 from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, merge_params, split_params
 from modaltune_jax.probes import probe_table
@@ -140,7 +140,9 @@ def build(
     mesh = partitioning.make_mesh(config.mesh)
     inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
     model = ModalTune(config.model, inputs, rngs=nnx.Rngs(seed))
-    encoder_hash = load_encoder_weights(model, config.encoder_weights)
+    encoder = config.model.encoder
+    encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)
+    load_adapter_weights(model, config.adapter_weights, encoder, encoder_hash)
     graphdef, state = nnx.split(model)
     trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
     print(f"{count(trainable):,} trainable and {count(frozen):,} frozen parameters")

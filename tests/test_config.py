@@ -18,6 +18,7 @@ from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.locations import shipped
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
+from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.models.weights import EncoderWeightsConfig
 from modaltune_jax.train import build
 from modaltune_jax.types import InputError
@@ -147,6 +148,7 @@ SHIPPED = [
     "pancancer.py:demo",
     *(f"hipt.py:pancancer,{encoder}" for encoder in ("mean_pool", "longnet", "longnet_frozen")),
     "hipt.py:blca,longnet",
+    "titan.py:brca",
 ]
 
 
@@ -243,12 +245,15 @@ def test_every_key_is_read(data, tmp_path, capsys):
     )
     capsys.readouterr()
 
-    encoder = MeanPoolConfig(in_dim=12, width=16, depth=1)
     weights = EncoderWeightsConfig(init="file", path=str(tmp_path / "none.safetensors"))
-    model = dataclasses.replace(config.model, encoder=encoder)
-    changed = dataclasses.replace(config, model=model, encoder_weights=weights)
-    with pytest.raises(InputError, match="encoder weights"):
-        build(watch(changed, seen), 0, BOTH, records, targets)
+    for encoder in (
+        MeanPoolConfig(in_dim=12, width=16, depth=1),
+        TitanConfig(12, 16, depth=1, num_heads=2, mlp_dim=8, pooler_heads=2, num_caption_queries=1),
+    ):
+        model = dataclasses.replace(config.model, encoder=encoder)
+        changed = dataclasses.replace(config, model=model, encoder_weights=weights)
+        with pytest.raises(InputError, match="encoder_weights"):
+            build(watch(changed, seen), 0, BOTH, records, targets)
 
     source = dataclasses.replace(
         config.data, source="tcga_bench", path=str(tmp_path), directory=str(tmp_path / "new"), cohorts=()

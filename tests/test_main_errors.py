@@ -1,6 +1,5 @@
 """Wrong input from the command line: one sentence, exit code 2, nothing half-written."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from absl import logging
 
 from modaltune_jax import config_file, main
-from modaltune_jax.config import unpack
+from modaltune_jax.config import describe, unpack
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.types import InputError
 from tests import small, tiny
@@ -119,8 +118,8 @@ def refused(folder, monkeypatch, quiet, capsys):
                 "--config.encoder_weights.init=file",
                 "--config.encoder_weights.path=w.safetensors",
             ],
-            ["w.safetensors", "encoder_weights.path"],
-            id="encoder weights absent",
+            ["MeanPoolConfig", 'encoder_weights.init="random"'],
+            id="weights of an encoder that has none",
         ),
         pytest.param(
             ["--config=small.py", "--config.text.encoder=bert"],
@@ -164,7 +163,7 @@ def test_a_workdir_of_another_config_is_refused(refused, folder, flag, part):
     config = unpack(config_file.load(str(folder / "small.py")))
     run = folder / "other/full/seed0"
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    (run / "config.json").write_text(json.dumps(describe(config)))
     message = refused("--config=small.py", "--workdir=other", flag)
     assert "other/full/seed0 was trained with" in message
     assert part in message

@@ -47,6 +47,18 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
     config.pipeline.update({"batch_size": 8, "num_buckets": 2, "multiple": 8, "max_tiles": 24})
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=12, width=16)
+    elif encoder == "titan":
+        config.model.encoder.update(
+            {
+                "in_dim": 12,
+                "width": 16,
+                "depth": 3,
+                "num_heads": 4,
+                "mlp_dim": 32,
+                "pooler_heads": 2,
+                "num_caption_queries": 3,
+            }
+        )
     else:
         config.model.encoder.update(
             {

@@ -31,6 +31,6 @@ def to_params(tensors: Mapping[str, np.ndarray], abstract: rules.Params) -> rule
     return rules.to_params(rules.strip_prefix(tensors, "cls_token"), abstract, RULES)
 
 
-def to_tensors(params: rules.Params) -> dict[str, np.ndarray]:
+def to_tensors(params: rules.Params) -> Mapping[str, np.ndarray]:
     """`LongNet` parameters under their public names and in the public layout."""
     return rules.to_tensors(params, RULES)

@@ -1,4 +1,4 @@
-"""Public ModalTune checkpoints (Prov-GigaPath variant) as parameters of `ModalTune`, and back."""
+"""Public ModalTune checkpoints as parameters of `ModalTune`, and back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ _EXPRESSION = "modal_tokens.tokenisers.expression"
 _NETWORKS = f"{_EXPRESSION}.encoder.networks"
 
 
-def rules(group_sizes: Sequence[int], num_mixers: int, num_stages: int) -> tuple[Rule, ...]:
+def rules(
+    group_sizes: Sequence[int],
+    num_mixers: int,
+    num_stages: int,
+    encoder: Sequence[Rename] = gigapath.RULES,
+) -> tuple[Rule, ...]:
     """The table of a model.
 
     Args:
       group_sizes: genes per pathway, for the little networks that are stacked here.
       num_mixers: depth of the pathway mixer.
       num_stages: stages of the adapter.
+      encoder: the table of the slide encoder, `gigapath.RULES` or `titan.RULES`.
     """
     self_attention = [
         rule
@@ -46,9 +52,13 @@ def rules(group_sizes: Sequence[int], num_mixers: int, num_stages: int) -> tuple
         *_linear("final_project", "fusion.project"),
         *_norm("final_norm", "fusion.norm"),
         *self_attention,
-        *_adapter("interactions", "adapter.interactions"),
+        *(
+            rule
+            for part in ("injector", "extractor", "extra_extractors.{n}")
+            for rule in _adapter(f"interactions.{{i}}.{part}", f"adapter.interactions.{{i}}.{part}")
+        ),
         # Last, because the encoder's public names have no prefix of their own.
-        *(Rename(rule.name, f"encoder.{rule.path}", rule.transform) for rule in gigapath.RULES),
+        *(Rename(rule.name, f"encoder.{rule.path}", rule.transform) for rule in encoder),
     )
 
 
@@ -61,7 +71,7 @@ def to_params(tensors: Mapping[str, np.ndarray], abstract: Params, table: Sequen
     return apply_rules(tensors, abstract, table)
 
 
-def to_tensors(params: Params, table: Sequence[Rule]) -> dict[str, np.ndarray]:
+def to_tensors(params: Params, table: Sequence[Rule]) -> Mapping[str, np.ndarray]:
     """The inverse of `to_params`, bit for bit."""
     return invert_rules(params, table)
 

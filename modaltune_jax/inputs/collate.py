@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float, Int
 
-from modaltune_jax.inputs.bags import LAYOUTS, ORIGINS, Bag, join_slides, pad, subsample
+from modaltune_jax.inputs.bags import LAYOUTS, ORIGINS, Bag, join_slides, merge_cells, pad, subsample
 from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS, Transforms
 from modaltune_jax.types import MODALITIES, Batch, Case, InputError
 
@@ -36,6 +36,8 @@ class PipelineConfig:
       tile_size: side of a grid cell in level-0 pixels; 0 takes each slide's own.
       layout: slides of a case below each other ("stacked") or each in its own frame ("own").
       origin: cells count from pixel (0, 0) ("level0") or from the slide's smallest x and y ("slide").
+      merge_cells: add tiles that share a cell and leave out cells without features, as TITAN does;
+        `max_tiles` counts the tiles before.
       modalities: those the model is shown; others are absent in every case.
       feature_dtype: of the tile features in a batch.
       num_threads: batches read at the same time.
@@ -50,6 +52,7 @@ class PipelineConfig:
     tile_size: int = 0
     layout: str = "stacked"
     origin: str = "level0"
+    merge_cells: bool = False
     modalities: tuple[str, ...] = MODALITIES
     feature_dtype: str = "float32"
     num_threads: int = 2
@@ -62,6 +65,11 @@ class PipelineConfig:
                 raise InputError(
                     f"pipeline.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
                 )
+        if self.merge_cells and self.layout == "own":
+            raise InputError(
+                "pipeline.merge_cells adds tiles that share a cell, which tiles of different slides do if"
+                " pipeline.layout is 'own'; set pipeline.layout to 'stacked'"
+            )
         unknown = set(self.modalities) - set(MODALITIES)
         if unknown or not self.modalities:
             raise InputError(
@@ -155,7 +163,8 @@ def _bag(case: Case, config: PipelineConfig, feature_dim: int, rng: np.random.Ge
             f"case {case.id}: tile features are {bag.features.shape[1]} wide, not {feature_dim};"
             " extract them with the tile encoder of the training data"
         )
-    return subsample(bag, config.max_tiles or None, rng)
+    bag = subsample(bag, config.max_tiles or None, rng)
+    return merge_cells(bag) if config.merge_cells else bag
 
 
 def _filler(

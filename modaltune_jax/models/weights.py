@@ -1,18 +1,21 @@
-"""Pretrained weights of a slide encoder: from a file, or random only when the config says so."""
+"""Weights that a model starts from: of its slide encoder, and of an adapter trained before."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from modaltune_jax.convert.gigapath import to_params
-from modaltune_jax.convert.rules import load_safetensors
+from modaltune_jax.convert import param_file
+from modaltune_jax.convert.from_public import WHOLE_MODEL
+from modaltune_jax.convert.locate import locate
+from modaltune_jax.convert.rules import Params
+from modaltune_jax.convert.slide_encoders import kind_of, read
+from modaltune_jax.convert.tensor_file import open_tensors
+from modaltune_jax.models.encoders import EncoderConfig
 from modaltune_jax.models.modaltune import ModalTune
 from modaltune_jax.types import InputError
 
@@ -23,40 +26,75 @@ class EncoderWeightsConfig:
 
     Attributes:
       init: "file" or "random". Random is for controls; a missing file never turns into it.
-      path: the file with the public tensor names, for "file".
+      path: for "file": the published file or a converted one, or a file in the local Hugging Face cache,
+        "hf:owner/repository/file" (short: "hf:gigapath", "hf:titan").
     """
 
     init: str
     path: str
 
 
-def load_encoder_weights(model: ModalTune, config: EncoderWeightsConfig) -> str:
+@dataclasses.dataclass(frozen=True)
+class AdapterWeightsConfig:
+    """Where the adapter's weights come from.
+
+    Attributes:
+      path: a converted ModalTune checkpoint on the same encoder and the same gene sets; `""` for a new one.
+    """
+
+    path: str
+
+
+def load_encoder_weights(model: ModalTune, config: EncoderWeightsConfig, encoder: EncoderConfig) -> str:
     """Fills `model.encoder` in place and returns a sha256 that names the weights.
 
     Raises:
       InputError: no such file, names or shapes that do not fit, an unknown `init`.
     """
+    abstract = nnx.to_pure_dict(nnx.state(model.encoder))
     if config.init == "random":
-        return fingerprint(nnx.to_pure_dict(nnx.state(model.encoder)))
+        return param_file.fingerprint(abstract)
     if config.init != "file":
         raise InputError(f'encoder_weights.init is {config.init!r}; it must say "file" or "random"')
-    if not config.path or not Path(config.path).is_file():
-        raise InputError(
-            f"encoder weights {config.path!r} do not exist: ask for access at "
-            "https://huggingface.co/prov-gigapath/prov-gigapath, save the slide encoder as .safetensors and "
-            'set encoder_weights.path, or set encoder_weights.init="random" for an untrained control'
-        )
-    abstract = nnx.to_pure_dict(nnx.state(model.encoder))
-    params = to_params(load_safetensors(Path(config.path)), abstract)
+    kind = kind_of(encoder)
+    if not config.path:
+        raise InputError(f'encoder_weights.path is empty; give the file of the {kind} weights, "hf:{kind}"')
+    with open_tensors(_find("encoder_weights", config.path, kind)) as file:
+        params = read(file, kind, abstract)
     nnx.update(model.encoder, jax.tree.map(jnp.asarray, params))
-    return fingerprint(params)
+    return param_file.fingerprint(params)
 
 
-def fingerprint(params: dict) -> str:
-    """sha256 over names, shapes and values of a nested dict of arrays."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda item: str(item[0])):
-        value = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
+def load_adapter_weights(
+    model: ModalTune, config: AdapterWeightsConfig, encoder: EncoderConfig, encoder_hash: str
+) -> None:
+    """Fills everything but `model.encoder` in place, where the config names a file.
+
+    Raises:
+      InputError: no such file, weights that do not fit, or an adapter of another encoder.
+    """
+    if not config.path:
+        return
+    abstract: Params = nnx.to_pure_dict(nnx.state(model))
+    del abstract["encoder"]
+    kind = WHOLE_MODEL + kind_of(encoder)
+    with open_tensors(_find("adapter_weights", config.path, kind)) as file:
+        if not param_file.is_converted(file):
+            raise InputError(
+                f"{file.path} is not converted: run `python -m modaltune_jax.convert --from {kind} "
+                f"{file.path} adapter.safetensors` and give adapter_weights.path that file"
+            )
+        params = param_file.read(file, kind, abstract)
+        if file.metadata["encoder"] != encoder_hash:
+            raise InputError(
+                f"{file.path} is an adapter of the encoder with sha256 {file.metadata['encoder']}, but "
+                f"encoder_weights gives {encoder_hash}: give the encoder it was trained on"
+            )
+    nnx.update(model, jax.tree.map(jnp.asarray, params))
+
+
+def _find(group: str, path: str, kind: str) -> Path:
+    try:
+        return locate(path, kind)
+    except InputError as error:
+        raise InputError(f"config.{group}.path: {error}") from error

@@ -14,6 +14,7 @@ from modaltune_jax.inputs.bags import (
     buckets,
     grid_cells,
     join_slides,
+    merge_cells,
     pad,
     padding_waste,
     subsample,
@@ -145,6 +146,61 @@ def test_random_subsample_reaches_every_tile():
     counts = np.bincount(np.concatenate(drawn), minlength=20)
     assert counts.min() > 20  # 50 expected, standard deviation 6
     assert counts.max() < 80
+
+
+def test_tiles_that_share_a_cell_are_added():
+    """Two tiles at (2, 0), three at (0, 1) of which two cancel, none but zeros at (1, 1), one at (1, 0)."""
+    bag = Bag(
+        np.array([[1, 10], [5, 0], [2, 20], [0, 0], [7, 1], [4, -3], [-7, -1]], np.float32),
+        np.array([[2, 0], [0, 1], [2, 0], [1, 1], [0, 1], [1, 0], [0, 1]], np.int32),
+    )
+    merged = merge_cells(bag)
+    np.testing.assert_array_equal(merged.cells, [[1, 0], [2, 0], [0, 1]])
+    np.testing.assert_array_equal(merged.features, [[4, -3], [3, 30], [5, 0]])
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        pytest.param([[1.0], [-1.0]], np.zeros((0, 1)), id="tiles that cancel are background"),
+        pytest.param([[0.0], [0.0]], np.zeros((0, 1)), id="all background"),
+        pytest.param(np.zeros((0, 1)), np.zeros((0, 1)), id="no tiles"),
+        pytest.param([[-2.0]], [[-2.0]], id="one tile"),
+    ],
+)
+def test_background_cells_are_left_out(features, expected):
+    features = np.array(features, np.float32)
+    merged = merge_cells(Bag(features, np.full((len(features), 2), 3, np.int32)))
+    np.testing.assert_array_equal(merged.features, expected)
+    assert merged.cells.shape == (len(expected), 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_tiles_are_added_exactly(dtype):
+    """60 000 + 60 000 is beyond float16, 256 + 1 + 1 and 2048 + 1 + 1 would lose their ones."""
+    features = np.array([[256, 2048, 59392], [1, 1, 59392], [1, 1, 0]], dtype)
+    merged = merge_cells(Bag(features, np.zeros((3, 2), np.int32)))
+    assert merged.features.dtype == np.float32
+    np.testing.assert_array_equal(merged.features, [[258, 2050, 118784]])
+
+
+@given(num_tiles=st.integers(0, 60), side=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_merging_does_not_depend_on_the_order_of_tiles(num_tiles, side, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(num_tiles, 3)).astype(np.float32)
+    cells = rng.integers(0, side, (num_tiles, 2), np.int32)
+    merged = merge_cells(Bag(features, cells))
+    order = rng.permutation(num_tiles)
+    again = merge_cells(Bag(features[order], cells[order]))
+    np.testing.assert_array_equal(again.features, merged.features)
+    np.testing.assert_array_equal(again.cells, merged.cells)
+    flat = merged.cells[:, 1] * side + merged.cells[:, 0]
+    assert (np.diff(flat) > 0).all()
+    sums = np.zeros((side, side, 3))
+    np.add.at(sums, (cells[:, 1], cells[:, 0]), features.astype(np.float64))
+    np.testing.assert_array_equal(merged.features, sums.reshape(-1, 3)[flat].astype(np.float32))
+    assert len(flat) == sums.any(axis=-1).sum()
 
 
 def test_padding_adds_zero_rows():

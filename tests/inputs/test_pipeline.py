@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from modaltune_jax.inputs.bags import join_slides, subsample
+from modaltune_jax.inputs.bags import join_slides, merge_cells, subsample
 from modaltune_jax.inputs.collate import collate
 from modaltune_jax.inputs.pipeline import BatchIterator, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records, write
@@ -184,6 +184,37 @@ def test_grid_settings_reach_the_cells(data):
                 records[batch.index[row]].slides, tile_size=1024, layout="own", origin="slide", feature_dim=6
             )
             np.testing.assert_array_equal(batch.cells[row, : len(bag)], bag.cells)
+
+
+def test_cells_are_merged_after_subsampling(data):
+    records = data[0]
+    settings = {"tile_size": 2048, "origin": "slide"}
+    config = dataclasses.replace(CONFIG, merge_cells=True, **settings)
+    saved = 0
+    for batch in evaluate(data, config, split="train"):
+        for row in np.flatnonzero(batch.index >= 0):
+            bag = subsample(join_slides(records[batch.index[row]].slides, feature_dim=6, **settings), 40)
+            merged = merge_cells(bag)
+            length = batch.length[row]
+            assert length == len(merged)
+            np.testing.assert_array_equal(batch.features[row, :length], merged.features)
+            np.testing.assert_array_equal(batch.cells[row, :length], merged.cells)
+            assert not batch.features[row, length:].any()
+            saved += len(bag) - length
+    assert saved > 0
+
+
+def test_a_case_of_background_has_no_slides(data):
+    records, _, transforms = data
+    case = next(case for case in records if case.slides)
+    slides = tuple(
+        dataclasses.replace(slide, features=np.zeros_like(slide.features)) for slide in case.slides
+    )
+    config = dataclasses.replace(CONFIG, merge_cells=True)
+    case = dataclasses.replace(case, slides=slides)
+    batch = collate([case], 127, transforms, config, sites=records.sites, num_genes=40, feature_dim=6)
+    assert batch.length.tolist() == [0]
+    assert not batch.present[0, MODALITIES.index("slides")]
 
 
 def test_training_and_evaluation_share_shapes(data):
@@ -362,6 +393,7 @@ def test_collate_names_a_case_that_does_not_fit(data, setting, message):
         ({"feature_dtype": "float64"}, "feature_dtype is 'float64'"),
         ({"layout": "piled"}, "layout is 'piled'"),
         ({"origin": "centre"}, "origin is 'centre'"),
+        ({"merge_cells": True, "layout": "own"}, "set pipeline.layout to 'stacked'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"num_threads": 0}, "num_threads is 0"),
         ({"max_tiles": -1}, "max_tiles is -1"),

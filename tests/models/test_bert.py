@@ -9,118 +9,28 @@ import sys
 import numpy as np
 import pytest
 import scipy.special
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from modaltune_jax.convert.torch_writer import write_torch
 from modaltune_jax.models.text import bert_encoder
 from modaltune_jax.models.text.bert_encoder import BertEncoder, find_minilm
+from modaltune_jax.models.text.pooling import POOLINGS
 from modaltune_jax.types import InputError
-
-VOCAB = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "cancer",
-    "location",
-    "diagnosis",
-    "breast",
-    "lung",
-    "the",
-    "patient",
-]
-VOCAB += ["died", "was", "censored", "between", "8", "and", "17", "months", ";", ":"]
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": len(VOCAB),
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "max_position_embeddings": 70,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-3,
-    "hidden_act": "gelu",
-}
-SENTENCES = [
-    "cancer location : breast",
-    "the patient died between 8 and 17 months",
-    "the patient was censored ; " * 8,
-    "lung",
-    "an unknown word",
-    "",
-]
-
-
-def random_tensors(seed=0):
-    """Every tensor of a BERT checkpoint, under current names."""
-    rng = np.random.default_rng(seed)
-    d, mlp = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-    draw = lambda *shape: rng.normal(0.0, 0.3, shape).astype(np.float32)  # noqa: E731
-    linear = lambda name, n, m: {f"{name}.weight": draw(n, m), f"{name}.bias": draw(n)}  # noqa: E731
-    norm = lambda name: {f"{name}.weight": 1 + draw(d), f"{name}.bias": draw(d)}  # noqa: E731
-    tensors = {
-        "embeddings.word_embeddings.weight": draw(CONFIG["vocab_size"], d),
-        "embeddings.position_embeddings.weight": draw(CONFIG["max_position_embeddings"], d),
-        "embeddings.token_type_embeddings.weight": draw(2, d),
-        "embeddings.position_ids": np.arange(CONFIG["max_position_embeddings"])[None],
-        **norm("embeddings.LayerNorm"),
-        **linear("pooler.dense", d, d),
-    }
-    for i in range(CONFIG["num_hidden_layers"]):
-        layer = f"encoder.layer.{i}"
-        for part in ("query", "key", "value"):
-            tensors |= linear(f"{layer}.attention.self.{part}", d, d)
-        tensors |= linear(f"{layer}.attention.output.dense", d, d)
-        tensors |= norm(f"{layer}.attention.output.LayerNorm")
-        tensors |= linear(f"{layer}.intermediate.dense", mlp, d)
-        tensors |= linear(f"{layer}.output.dense", d, mlp) | norm(f"{layer}.output.LayerNorm")
-    return tensors
-
-
-def old_style(tensors):
-    """The names of checkpoints with pretraining heads, as TensorFlow's were converted."""
-    renamed = {}
-    for name, value in tensors.items():
-        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        renamed[f"bert.{name}"] = value
-    return renamed | {"cls.predictions.bias": np.zeros(len(VOCAB), np.float32)}
-
-
-def write_tokenizer(folder):
-    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(VOCAB)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.enable_padding()  # as many published files have it: must not leak into the lengths
-    tokenizer.enable_truncation(8)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return tokenizer
+from tests.text_models import BERT, BERT_VOCAB, SENTENCES, bert_tensors, old_bert_names, write_bert
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "bert", random_tensors())
-
-
-def write_folder(folder, tensors, **changes):
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
-    save_file(tensors, folder / "model.safetensors")
-    write_tokenizer(folder)
-    return folder
+    return write_bert(tmp_path / "bert", bert_tensors())
 
 
 def ids_of(sentence):
-    return [2, *(VOCAB.index(w) if w in VOCAB else 1 for w in sentence.split()), 3]
+    return [2, *(BERT_VOCAB.index(w) if w in BERT_VOCAB else 1 for w in sentence.split()), 3]
 
 
 def reference(tensors, sentence, pooling, unit_norm):
     """BERT in float64 for one unpadded sentence."""
     w = {name: value.astype(np.float64) for name, value in tensors.items()}
-    ids, heads = ids_of(sentence), CONFIG["num_attention_heads"]
+    ids, heads = ids_of(sentence), BERT["num_attention_heads"]
 
     def linear(name, x):
         return np.einsum("li,oi->lo", x, w[f"{name}.weight"]) + w[f"{name}.bias"]
@@ -133,7 +43,7 @@ def reference(tensors, sentence, pooling, unit_norm):
 
     x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
     x = norm("embeddings.LayerNorm", x + w["embeddings.token_type_embeddings.weight"][0])
-    for i in range(CONFIG["num_hidden_layers"]):
+    for i in range(BERT["num_hidden_layers"]):
         layer = f"encoder.layer.{i}"
         q, k, v = (
             np.split(linear(f"{layer}.attention.self.{n}", x), heads, axis=1)
@@ -148,31 +58,37 @@ def reference(tensors, sentence, pooling, unit_norm):
         hidden = linear(f"{layer}.intermediate.dense", x)
         hidden = hidden * 0.5 * (1 + scipy.special.erf(hidden / np.sqrt(2)))
         x = norm(f"{layer}.output.LayerNorm", x + linear(f"{layer}.output.dense", hidden))
-    vector = x.mean(0) if pooling == "mean" else x[0]
+    sums = {"mean": x.mean(0), "mean_sqrt_len_tokens": x.sum(0) / len(x) ** 0.5}
+    vector = (sums | {"cls": x[0], "max": x.max(0)})[pooling]
     return vector / np.linalg.norm(vector) if unit_norm else vector
 
 
-@pytest.mark.parametrize("names", ["current", "old"])
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("unit_norm", [False, True])
-def test_equals_numpy(tmp_path, names, pooling, unit_norm):
-    tensors = random_tensors()
-    folder = write_folder(tmp_path / "bert", tensors if names == "current" else old_style(tensors))
+def test_equals_numpy(folder, pooling, unit_norm):
     encoder = BertEncoder(folder, pooling=pooling, unit_norm=unit_norm, batch_size=4)
     vectors = encoder.encode(SENTENCES)
-    expected = [reference(tensors, sentence, pooling, unit_norm) for sentence in SENTENCES]
+    expected = [reference(bert_tensors(), sentence, pooling, unit_norm) for sentence in SENTENCES]
     assert vectors.dtype == np.float32
     assert encoder.dim == vectors.shape[1] == 24
-    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=4e-6)
+
+
+def test_old_names_and_a_torch_file_hold_the_same_encoder(folder, tmp_path):
+    expected = BertEncoder(folder)
+    old = BertEncoder(write_bert(tmp_path / "old", old_bert_names(bert_tensors())))
+    (folder / "model.safetensors").unlink()
+    write_torch(folder / "pytorch_model.bin", old_bert_names(bert_tensors()))
+    for encoder in (old, BertEncoder(folder)):
+        assert encoder.fingerprint == expected.fingerprint
+        np.testing.assert_array_equal(encoder.encode(SENTENCES), expected.encode(SENTENCES))
 
 
 def test_half_precision_weights_are_computed_in_float32(tmp_path):
     half = {
-        name: value.astype(np.float16)
-        for name, value in random_tensors().items()
-        if value.dtype == np.float32
+        name: value.astype(np.float16) for name, value in bert_tensors().items() if value.dtype == np.float32
     }
-    vectors = BertEncoder(write_folder(tmp_path / "half", half)).encode(SENTENCES)
+    vectors = BertEncoder(write_bert(tmp_path / "half", half)).encode(SENTENCES)
     expected = [reference(half, sentence, "mean", False) for sentence in SENTENCES]
     np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=2e-6)
 
@@ -190,8 +106,8 @@ def test_padding_batch_and_order_change_nothing(folder):
 
 def test_sentence_at_and_beyond_the_last_position(folder):
     encoder = BertEncoder(folder)
-    longest = "lung " * (CONFIG["max_position_embeddings"] - 2)
-    expected = reference(random_tensors(), longest, "mean", False)
+    longest = "lung " * (BERT["max_position_embeddings"] - 2)
+    expected = reference(bert_tensors(), longest, "mean", False)
     np.testing.assert_allclose(encoder.encode([longest])[0], expected, rtol=1e-5, atol=2e-6)
     with pytest.raises(InputError, match="has 71 tokens, the text encoder takes 70"):
         encoder.encode(["cancer", longest + "lung"])
@@ -208,31 +124,39 @@ def test_the_folder_decides_pooling_and_norm(folder):
     assert (encoder.pooling, encoder.unit_norm) == ("cls", True)
     np.testing.assert_allclose(np.linalg.norm(encoder.encode(SENTENCES), axis=1), 1.0, rtol=1e-6)
     assert BertEncoder(folder, pooling="mean", unit_norm=False).fingerprint == plain.fingerprint
-    pooling.write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(InputError, match="pooling_mode_max_tokens"):
+    pooling.write_text(json.dumps({"pooling_mode_mean_sqrt_len_tokens": True, "include_prompt": True}))
+    assert BertEncoder(folder).pooling == "mean_sqrt_len_tokens"
+    pooling.write_text(json.dumps({"pooling_mode_lasttoken": True}))
+    with pytest.raises(InputError, match=r"asks for \['pooling_mode_lasttoken'\]: set the pooling to one of"):
         BertEncoder(folder)
 
 
 def test_fingerprint_names_all_that_decides_the_vectors(folder, tmp_path):
     seen = {BertEncoder(folder).fingerprint, BertEncoder(folder, pooling="cls").fingerprint}
     seen.add(BertEncoder(folder, unit_norm=True).fingerprint)
-    seen.add(BertEncoder(write_folder(tmp_path / "other", random_tensors(1))).fingerprint)
-    seen.add(BertEncoder(write_folder(tmp_path / "eps", random_tensors(), layer_norm_eps=1e-5)).fingerprint)
+    seen.add(BertEncoder(write_bert(tmp_path / "other", bert_tensors(1))).fingerprint)
+    seen.add(BertEncoder(write_bert(tmp_path / "eps", bert_tensors(), layer_norm_eps=1e-5)).fingerprint)
     assert len(seen) == 5
-    assert BertEncoder(write_folder(tmp_path / "copy", random_tensors())).fingerprint in seen
+    assert BertEncoder(write_bert(tmp_path / "copy", bert_tensors())).fingerprint in seen
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
     [
         ("config.json", "config.json is missing: a text encoder is a folder with"),
-        ("model.safetensors", "model.safetensors is missing: pytorch_model.bin is not read"),
+        ("model.safetensors", "model.safetensors is missing, and so is pytorch_model.bin: fetch one of them"),
         ("tokenizer.json", "has neither tokenizer.json nor vocab.txt"),
     ],
 )
 def test_missing_file(folder, file, message):
     (folder / file).unlink()
     with pytest.raises(InputError, match=message):
+        BertEncoder(folder)
+
+
+def test_damaged_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=f"the tokenizer in {folder} cannot be read .*: copy it again"):
         BertEncoder(folder)
 
 
@@ -245,24 +169,24 @@ def drop(name):
     [
         pytest.param(
             drop("encoder.layer.1.output.dense.bias"),
-            "encoder.layer.1.output.dense.bias is missing",
+            r"model.safetensors: .* nothing for layers\.1\.fc2\.bias \(24,\)",
             id="missing",
         ),
         pytest.param(
             lambda t: t | {"encoder.layer.3.output.dense.bias": np.zeros(24, np.float32)},
-            "encoder.layer.3.output.dense.bias has no place",
+            "unexpected tensor 'encoder.layer.3.output.dense.bias'",
             id="one layer too many",
         ),
         pytest.param(
             lambda t: t | {"embeddings.LayerNorm.bias": np.zeros(23, np.float32)},
-            r"embeddings.LayerNorm.bias has shape \(23,\), config.json wants \(24,\)",
+            r"'embeddings.LayerNorm.bias' gives norm.bias shape \(23,\), not \(24,\)",
             id="shape",
         ),
     ],
 )
 def test_tensors_fit_one_to_one(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        BertEncoder(write_folder(tmp_path / "bert", change(random_tensors())))
+        BertEncoder(write_bert(tmp_path / "bert", change(bert_tensors())))
 
 
 @pytest.mark.parametrize(
@@ -275,15 +199,15 @@ def test_tensors_fit_one_to_one(tmp_path, change, message):
 )
 def test_other_architectures_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        BertEncoder(write_folder(tmp_path / "bert", random_tensors(), **change))
+        BertEncoder(write_bert(tmp_path / "bert", bert_tensors(), **change))
 
 
 def test_config_without_sizes_and_damaged_weights(folder):
-    with pytest.raises(InputError, match="pooling 'max' is unknown"):
-        BertEncoder(folder, pooling="max")
+    with pytest.raises(InputError, match="pooling 'last' is unknown: choose one of mean, cls, max"):
+        BertEncoder(folder, pooling="last")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors is not a whole safetensors file"):
         BertEncoder(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 3}))
     with pytest.raises(InputError, match="lacks hidden_size, num_hidden_layers"):
@@ -293,14 +217,14 @@ def test_config_without_sizes_and_damaged_weights(folder):
 def test_reads_vocab_txt_alone(folder):
     expected = BertEncoder(folder).encode(SENTENCES)
     (folder / "tokenizer.json").unlink()
-    (folder / "vocab.txt").write_text("\n".join(VOCAB))
+    (folder / "vocab.txt").write_text("\n".join(BERT_VOCAB))
     np.testing.assert_allclose(BertEncoder(folder).encode(SENTENCES), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_stays_quiet_without_torch_and_imports_transformers_late(folder):
     code = (
         "import sys; from modaltune_jax.models.text.bert_encoder import BertEncoder\n"
-        "assert not {'transformers', 'torch', 'safetensors'} & set(sys.modules)\n"
+        "assert not {'transformers', 'torch'} & set(sys.modules)\n"
         f"print(BertEncoder({str(folder)!r}).encode(['cancer'] * 3).shape)"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("TRANSFORMERS_", "TOKENIZERS_"))}

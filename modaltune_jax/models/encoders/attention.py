@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from modaltune_jax.models.encoders.alibi import GridBias, distance_bias
+
 # Logits held at once, 4 bytes each: on a CPU a block stays in cache, an accelerator wants large ones.
 _BLOCK_CPU = 2**20
 _BLOCK_ACCELERATOR = 2**28
@@ -21,6 +23,7 @@ def attend(
     v: Float[Array, "n t h d"],
     kv_len: Int[Array, "n"],
     *,
+    bias: GridBias | None = None,
     block: int | None = None,
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
     """Attention of every query to the first `kv_len` keys of its row, scaled by 1 / sqrt(d).
@@ -34,6 +37,8 @@ def attend(
       k: keys; those at or beyond `kv_len` are not seen.
       v: values.
       kv_len: number of keys per row. A row with 0 keys yields zeros.
+      bias: added to the scaled logits, a constant to differentiation. Queries and keys are then the same
+        tokens (s = t). It is computed for one block of logits after another, in float32.
       block: logits to hold at once; None picks it by platform.
 
     Returns:
@@ -41,32 +46,30 @@ def attend(
     """
     if block is None:
         block = _BLOCK_CPU if jax.default_backend() == "cpu" else _BLOCK_ACCELERATOR
-    return _attend(q, k, v, kv_len, block)
+    return _attend(q, k, v, kv_len, bias, block)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, kv_len, block):
-    return _forward(q, k, v, kv_len, block)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(q, k, v, kv_len, bias, block):
+    return _forward(q, k, v, kv_len, bias, block)[0]
 
 
-def _forward(q, k, v, kv_len, block):
+def _forward(q, k, v, kv_len, bias, block):
     heads = q.shape[2]
     rows, queries = _block_sizes(q.shape, k.shape[1], block)
 
     def some_rows(args):
-        q, k, v, kv_len = args
-        chunks = _split_queries(q, queries)
-        o, lse = lax.map(lambda chunk: _attend_chunk(chunk, k, v, kv_len), chunks)
+        (q, q_places), keys = args
+        o, lse = lax.map(lambda chunk: _attend_chunk(keys, chunk), _split((q, q_places), queries))
         return _join_queries(o, q.shape[1]), _join_queries(lse[..., None], q.shape[1])
 
-    args = [_head_rows(x, rows) for x in (q, k, v)] + [jnp.repeat(kv_len, heads).reshape(-1, rows)]
-    o, lse = lax.map(some_rows, args)
+    o, lse = lax.map(some_rows, _rows(q, k, v, kv_len, bias, rows))
     o, lse = _unhead_rows(o, heads), _unhead_rows(lse, heads)[..., 0]
-    return (o, lse), (q, k, v, kv_len, o, lse)
+    return (o, lse), (q, k, v, kv_len, bias, o, lse)
 
 
 def _backward(block, residuals, cotangents):
-    q, k, v, kv_len, o, lse = residuals
+    q, k, v, kv_len, bias, o, lse = residuals
     do, _ = cotangents
     heads = q.shape[2]
     rows, queries = _block_sizes(q.shape, k.shape[1], block)
@@ -74,26 +77,27 @@ def _backward(block, residuals, cotangents):
     delta = jnp.sum(do.astype(jnp.float32) * o.astype(jnp.float32), axis=-1)
 
     def some_rows(args):
-        q, k, v, kv_len, do, lse, delta = args
-        chunks = [_split_queries(x, queries) for x in (q, do, lse, delta)]
+        ((q, q_places), keys), outputs = args
+        k, *_ = keys
         zeros = jnp.zeros((k.shape[0], k.shape[2], k.shape[1]), jnp.float32)
-        step = functools.partial(_differentiate_chunk, k, v, kv_len)
-        (dk, dv), dq = lax.scan(step, (zeros, zeros), chunks)
+        step = functools.partial(_differentiate_chunk, keys)
+        (dk, dv), dq = lax.scan(step, (zeros, zeros), _split((q, q_places, *outputs), queries))
         return _join_queries(dq, q.shape[1]), jnp.swapaxes(dk, 1, 2), jnp.swapaxes(dv, 1, 2)
 
-    args = [_head_rows(x, rows) for x in (q, k, v)] + [jnp.repeat(kv_len, heads).reshape(-1, rows)]
-    args += [_head_rows(x, rows) for x in (do, lse[..., None], delta[..., None])]
-    dq, dk, dv = lax.map(some_rows, args)
+    outputs = [_head_rows(x, rows) for x in (do, lse[..., None], delta[..., None])]
+    dq, dk, dv = lax.map(some_rows, (_rows(q, k, v, kv_len, bias, rows), outputs))
     dq, dk, dv = (_unhead_rows(x, heads).astype(q.dtype) for x in (dq, dk, dv))
-    return dq, dk, dv, None
+    return dq, dk, dv, None, None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _attend_chunk(q, k, v, kv_len):
-    """`[p, s, d]` queries of p rows; the output keeps the dtype of `q`, the log-sum-exp is float32."""
-    logits, seen = _logits(q, k, kv_len)
+def _attend_chunk(keys, chunk):
+    """Output of some queries `[p, s, d]` of p rows, in their dtype, and log-sum-exp in float32."""
+    q, q_places = chunk
+    _, v, *_ = keys
+    logits, seen = _logits(q, q_places, keys)
     top = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.where(seen, jnp.exp(logits - top), 0.0)
     total = jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
@@ -101,11 +105,12 @@ def _attend_chunk(q, k, v, kv_len):
     return o.astype(q.dtype), (top + jnp.log(total))[..., 0]
 
 
-def _differentiate_chunk(k, v, kv_len, sums, chunk):
+def _differentiate_chunk(keys, sums, chunk):
     """Adds a chunk of queries to the sums `[p, d, t]` of dk and dv, and returns its dq."""
     dk, dv = sums
-    q, do, lse, delta = chunk
-    logits, seen = _logits(q, k, kv_len)
+    q, q_places, do, lse, delta = chunk
+    k, v, *_ = keys
+    logits, seen = _logits(q, q_places, keys)
     weights = jnp.where(seen, jnp.exp(logits - lse), 0.0)
     dlogits = weights * (_dot("psd,pkd->psk", do, v) - delta) * q.shape[-1] ** -0.5
     dlogits, weights = dlogits.astype(q.dtype), weights.astype(q.dtype)
@@ -115,9 +120,12 @@ def _differentiate_chunk(k, v, kv_len, sums, chunk):
     return (dk, dv), _dot("psk,pkd->psd", dlogits, k)
 
 
-def _logits(q, k, kv_len):
+def _logits(q, q_places, keys):
+    k, _, k_places, kv_len = keys
     seen = jnp.arange(k.shape[1]) < kv_len[:, None, None]
     logits = _dot("psd,pkd->psk", q, k) * q.shape[-1] ** -0.5
+    if q_places is not None:
+        logits = logits + distance_bias(q_places, k_places)
     return jnp.where(seen, logits, _MASKED), seen
 
 
@@ -134,6 +142,14 @@ def _block_sizes(shape, num_keys, block):
     return max(rows for rows in range(1, limit + 1) if n * h % rows == 0), s
 
 
+def _rows(q, k, v, kv_len, bias, rows):
+    """What a block of `rows` rows reads: its queries and its keys, each with their places."""
+    q_places, k_places = (None, None) if bias is None else bias.places()
+    kv_len = jnp.repeat(kv_len, q.shape[2]).reshape(-1, rows)
+    queries, keys = jax.tree.map(lambda x: _head_rows(x, rows), ((q, q_places), (k, v, k_places)))
+    return queries, (*keys, kv_len)
+
+
 def _head_rows(x, rows):
     """`[n, s, h, d]` -> `[n h / rows, rows, s, d]`."""
     return jnp.swapaxes(x, 1, 2).reshape(-1, rows, x.shape[1], x.shape[3])
@@ -142,6 +158,11 @@ def _head_rows(x, rows):
 def _unhead_rows(x, heads):
     """Undoes `_head_rows`."""
     return jnp.swapaxes(x.reshape(-1, heads, *x.shape[2:]), 1, 2)
+
+
+def _split(arrays, queries):
+    """`_split_queries` of arrays that go together, None among them if there is no bias."""
+    return jax.tree.map(lambda x: _split_queries(x, queries), arrays)
 
 
 def _split_queries(x, queries):

@@ -14,11 +14,13 @@ class Tokens(NamedTuple):
     Attributes:
       cls: `[b, d]` class token.
       tiles: `[b, l, d]`; rows at or beyond `length` are padding and may hold anything finite.
+      cells: `[b, l, 2]` (column, row) of each tile in its grid; padding may hold anything here too.
       length: `[b]` int32 number of real tiles.
     """
 
     cls: Float[Array, "b d"]
     tiles: Float[Array, "b l d"]
+    cells: Int[Array, "b l 2"]
     length: Int[Array, "b"]
 
 

@@ -109,7 +109,7 @@ class LongNet(nnx.Module):
         """Tile features and (column, row) cells to tokens. The class token has no position."""
         tiles = self.patch_embed(features) + grid_positions(cells, self.width, self.config.num_grids)
         cls = jnp.broadcast_to(self.cls_token[...][:, 0], (len(tiles), self.width))
-        return Tokens(cls, tiles, length)
+        return Tokens(cls, tiles, cells, length)
 
     def run_blocks(self, tokens: Tokens, start: int, stop: int, key: jax.Array | None = None) -> Tokens:
         """Runs layers `start` to `stop` (exclusive). `key` switches dropout on; None is evaluation."""

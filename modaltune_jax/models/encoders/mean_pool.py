@@ -44,7 +44,7 @@ class MeanPool(nnx.Module):
     ) -> Tokens:
         """Tile features to tokens; a mean has no use for `cells`."""
         tiles = jax.nn.gelu(self.patch_embed(features.astype(jnp.float32)), approximate=False)
-        return Tokens(mean_of_tiles(tiles, length), tiles, length)
+        return Tokens(mean_of_tiles(tiles, length), tiles, cells, length)
 
     def run_blocks(self, tokens: Tokens, start: int, stop: int, key: jax.Array | None = None) -> Tokens:
         """Averages the tiles again; nothing here depends on the block or is random."""

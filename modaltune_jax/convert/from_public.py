@@ -1,0 +1,125 @@
+"""Published weight files to converted ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from modaltune_jax.convert import modaltune, param_file, rules
+from modaltune_jax.convert.model_sizes import group_sizes, model_sizes
+from modaltune_jax.convert.report import Report
+from modaltune_jax.convert.slide_encoders import SLIDE_ENCODERS, abstract_params, shapes_of, sizes
+from modaltune_jax.convert.tensor_file import open_tensors, sha256
+from modaltune_jax.models.encoders import EncoderConfig
+from modaltune_jax.models.modaltune import ModalTune
+
+WHOLE_MODEL = "modaltune-"
+"""In front of a slide encoder's kind: a ModalTune checkpoint around that encoder."""
+
+
+def convert_encoder(source: Path, target: Path, kind: str, skip: Sequence[str] = ()) -> Report:
+    """Converts the published file of a slide encoder.
+
+    Args:
+      source: the file.
+      target: gets the parameters.
+      kind: a key of `SLIDE_ENCODERS`.
+      skip: templates of names to leave out besides those that the table knows.
+
+    Raises:
+      InputError: the file is damaged, or its tensors do not fit one to one.
+    """
+    published = SLIDE_ENCODERS[kind]
+    asked = tuple(rules.Skip(name, "as asked") for name in skip)
+    table = (*published.rules, *published.extras, *asked)
+    with open_tensors(source) as file:
+        tensors = rules.strip_prefix(file, "cls_token")
+        config = sizes(file, tensors, kind)
+        params = rules.to_params(tensors, abstract_params(config), table)
+        skipped = rules.skipped(tensors, table)
+        num_tensors = len(file)
+    return _write(
+        source,
+        target,
+        params,
+        kind=kind,
+        what=f"{kind} slide encoder, {_describe(config)}",
+        num_tensors=num_tensors,
+        skipped=skipped,
+    )
+
+
+def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Path | None = None) -> Report:
+    """Converts a ModalTune checkpoint: the adapter to one file, the encoder inside it to its name.
+
+    Args:
+      source: the file, which holds encoder and adapter.
+      target: gets the adapter's parameters, and the hash of the encoder.
+      kind: "modaltune-" and a key of `SLIDE_ENCODERS`.
+      encoder_target: gets the encoder's parameters, if given.
+
+    Raises:
+      InputError: the file is damaged, or its tensors do not fit one to one.
+    """
+    encoder_kind = kind.removeprefix(WHOLE_MODEL)
+    with open_tensors(source) as file:
+        tensors = rules.strip_prefix(file, "gene_pe")
+        shapes = shapes_of(file, tensors)
+        config, inputs = model_sizes(shapes, sizes(file, tensors, encoder_kind))
+        layout = {
+            "group_sizes": group_sizes(shapes),
+            "num_mixers": config.pathways.depth,
+            "num_stages": len(config.adapter.stages),
+        }
+        model = nnx.eval_shape(lambda: ModalTune(config, inputs, rngs=nnx.Rngs(0)))
+        table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[encoder_kind].rules)
+        params = rules.to_params(tensors, nnx.to_pure_dict(nnx.state(model, nnx.Param)), table)
+        num_tensors = len(file)
+    encoder = params.pop("encoder")
+    name = param_file.fingerprint(encoder)
+    note = f"adapter of the {encoder_kind} encoder with sha256 {name}"
+    if encoder_target is not None:
+        param_file.write(encoder_target, encoder, kind=encoder_kind, about={"source": source.name})
+        note += f", which is now {encoder_target}"
+    return _write(
+        source,
+        target,
+        params,
+        kind=kind,
+        what=(
+            f"ModalTune on {encoder_kind}, {_describe(config.encoder)}; {len(inputs.gene_groups)} pathways, "
+            f"modalities {', '.join(config.modalities)}, {len(config.tasks)} tasks"
+        ),
+        num_tensors=num_tensors,
+        about={"encoder": name, "layout": json.dumps(layout)},
+        notes=(note,),
+    )
+
+
+def _write(source, target, params, *, kind, what, num_tensors, skipped=None, about=None, notes=()) -> Report:
+    digest = sha256(source)
+    header = {"source": source.name, "source_sha256": digest, **(about or {})}
+    leaves = jax.tree.leaves(params)
+    return Report(
+        source=source,
+        source_sha256=digest,
+        target=target,
+        what=what,
+        num_tensors=num_tensors,
+        num_parameters=sum(leaf.size for leaf in leaves),
+        num_bytes=sum(leaf.nbytes for leaf in leaves),
+        sha256=param_file.write(target, params, kind=kind, about=header),
+        skipped=skipped or {},
+        notes=notes,
+    )
+
+
+def _describe(config: EncoderConfig) -> str:
+    """The sizes that shapes tell."""
+    fields = dataclasses.asdict(config)
+    return ", ".join(f"{name} {fields[name]}" for name in ("depth", "width", "in_dim"))

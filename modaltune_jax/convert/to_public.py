@@ -1,0 +1,131 @@
+"""Our weights back to the names and the file that the public code reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from modaltune_jax.convert import bert, conch, modaltune, param_file, rules
+from modaltune_jax.convert.from_public import WHOLE_MODEL
+from modaltune_jax.convert.report import Report
+from modaltune_jax.convert.safetensors_writer import write_safetensors
+from modaltune_jax.convert.slide_encoders import SLIDE_ENCODERS, kind_of, read
+from modaltune_jax.convert.tensor_file import open_tensors, sha256
+from modaltune_jax.convert.torch_writer import write_torch
+from modaltune_jax.models.text.folder import is_text_folder, read_folder
+from modaltune_jax.types import InputError
+
+
+def to_public(source: Path, target: Path, encoder: Path | None = None) -> Report:
+    """Writes a slide encoder, a text encoder, or an adapter with its slide encoder, under the public names.
+
+    Args:
+      source: a converted file or text encoder, or the folder of a finished run, whose best checkpoint is
+        taken. Heads, which the public model does not have, are left out.
+      target: `.safetensors`, or `.pth`, `.pt`, `.bin` for torch.
+      encoder: weights of the encoder that an adapter was trained on, public or converted.
+
+    Raises:
+      InputError: the source is neither, or the encoder is missing or another one.
+    """
+    if is_text_folder(source):
+        return _text_encoder(source, target)
+    if source.is_dir():
+        params, kind, layout, needed = _of_run(source)
+        digest = param_file.fingerprint(params)
+    else:
+        params, kind, layout, needed = _of_file(source)
+        digest = sha256(source)
+    params.pop("heads", None)
+    if layout is None:
+        file = SLIDE_ENCODERS[kind]
+        tensors = rules.to_tensors(params, file.rules)
+        tensors = rules.Renamed(tensors, {file.prefix + name: name for name in tensors})
+        under = file.under
+    else:
+        if "encoder" not in params:
+            params = {**params, "encoder": _encoder(encoder, kind, needed)}
+        table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[kind].rules)
+        tensors, under = rules.to_tensors(params, table), None
+    _write(target, tensors, under)
+    return _report(source, digest, target, f"{WHOLE_MODEL if layout else ''}{kind}", params)
+
+
+def _text_encoder(source: Path, target: Path) -> Report:
+    stored = read_folder(source)
+    if stored.kind == "conch":
+        tower = conch.to_tensors(stored.params)
+        tensors = rules.Renamed(tower, {stored.source.get("prefix", "") + name: name for name in tower})
+    else:
+        tensors = bert.to_tensors(stored.params)
+    _write(target, tensors, None)
+    return _report(source, stored.sha256, target, f"{stored.kind} text encoder", stored.params)
+
+
+def _report(source: Path, digest: str, target: Path, what: str, params: rules.Params) -> Report:
+    return Report(
+        source=source,
+        source_sha256=digest,
+        target=target,
+        what=f"{what}, public names",
+        num_tensors=len(jax.tree.leaves(params)),
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        num_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        sha256=param_file.fingerprint(params),
+    )
+
+
+def _of_file(source: Path) -> tuple[rules.Params, str, dict[str, Any] | None, str]:
+    """Parameters, kind of the encoder, layout of the model (None for an encoder), hash of the encoder."""
+    with open_tensors(source) as file:
+        if not param_file.is_converted(file):
+            raise InputError(f"{source} has public names already: give a converted file or a run's folder")
+        header = file.metadata
+        params = param_file.read(file, header["kind"])
+    layout = json.loads(header["layout"]) if "layout" in header else None
+    return params, header["kind"].removeprefix(WHOLE_MODEL), layout, header.get("encoder", "")
+
+
+def _of_run(folder: Path) -> tuple[rules.Params, str, dict[str, Any], str]:
+    from modaltune_jax.checkpoints import Checkpoints
+    from modaltune_jax.experiment import config_of_run
+    from modaltune_jax.inputs.records import Records
+
+    config = config_of_run(folder)
+    records = Records(config.data.directory)
+    with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
+        restored = checkpoints.restore_as_saved("best")
+    layout = {
+        "group_sizes": [len(group) for group in records.gene_sets.groups],
+        "num_mixers": config.model.pathways.depth,
+        "num_stages": len(config.model.adapter.stages),
+    }
+    return restored.state["trainable"], kind_of(config.model.encoder), layout, restored.meta["encoder"]
+
+
+def _encoder(path: Path | None, kind: str, needed: str) -> rules.Params:
+    if path is None:
+        raise InputError(
+            f"the public file holds the encoder too: give --encoder, the {kind} weights with sha256 {needed}"
+        )
+    with open_tensors(path) as file:
+        encoder = read(file, kind)
+    found = param_file.fingerprint(encoder)
+    if found != needed:
+        raise InputError(
+            f"{path} holds the encoder with sha256 {found}, the adapter was trained on {needed}: give that one"
+        )
+    return encoder
+
+
+def _write(target: Path, tensors: Mapping[str, np.ndarray], under: str | None) -> None:
+    if target.suffix == ".safetensors":
+        write_safetensors(target, tensors, {})
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_torch(target, tensors, under=under)

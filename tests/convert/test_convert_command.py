@@ -1,0 +1,115 @@
+"""`python -m modaltune_jax.convert` as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from modaltune_jax.convert import __main__ as command
+from modaltune_jax.convert.tensor_file import open_tensors
+from modaltune_jax.convert.torch_writer import write_torch
+from modaltune_jax.train import build, train
+from modaltune_jax.types import InputError
+from tests import tiny
+from tests.golden import load, weights
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_torch(folder / "slide_encoder.pth", weights(load("slide_encoder")), under="model")
+    return folder
+
+
+def test_a_report_is_printed(folder, tmp_path):
+    words = ["--from", "gigapath", "slide_encoder.pth", str(tmp_path / "new" / "gigapath.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-m", "modaltune_jax.convert", *words],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [name for name, _ in lines] == ["from", "model", "read", "wrote", "to", "in"]
+    told = dict(lines)
+    assert told["model"] == "gigapath slide encoder, depth 6, width 32, in_dim 24"
+    assert told["read"] == f"{len(weights(load('slide_encoder')))} tensors"
+    with open_tensors(tmp_path / "new" / "gigapath.safetensors") as file:
+        assert file.metadata["sha256"] in told["to"]
+        assert file.metadata["source_sha256"] in told["from"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param([], "required: SRC, DST", id="nothing"),
+        pytest.param(["a", "b"], "one of the arguments --from --to is required", id="no direction"),
+        pytest.param(["--from", "uni", "a", "b"], "invalid choice: 'uni'", id="unknown kind"),
+        pytest.param(["--from", "gigapath", "{0}", "{0}"], "exists: name another, or say --force", id="there"),
+        pytest.param(["--from", "gigapath", "none.pth", "b"], "'none.pth' does not exist.*hf auth", id="missing"),
+        pytest.param(["--from", "conch", "{0}", "b"], "needs --tokenizer", id="no tokenizer"),
+        pytest.param(["--from", "titan", "{0}", "b", "--pooling", "cls"], "--pooling has no meaning", id="flag"),
+        pytest.param(["--to", "torch", "{0}", "b"], "has public names already", id="public already"),
+        pytest.param(["--to", "torch", "{1}", "b"], "holds no run", id="no run"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(folder, tmp_path, words, message):
+    places = (folder / "slide_encoder.pth", tmp_path)
+    with pytest.raises(InputError, match=message):
+        command.main([word.format(*places) for word in words])
+
+
+def test_force_replaces(folder, tmp_path, capsys):
+    target = tmp_path / "ours"
+    for words in ([], ["--force"]):
+        command.main(["--from", "gigapath", str(folder / "slide_encoder.pth"), str(target), *words])
+    assert capsys.readouterr().out.count("parameters' sha256") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_help_names_every_kind(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    out = capsys.readouterr().out
+    for kind in ("gigapath", "titan", "modaltune-gigapath", "modaltune-titan", "conch", "titan-text", "bert"):
+        assert f"  {kind} " in out
+    assert "hf:gigapath" in out
+
+
+def test_a_trained_adapter_goes_out_and_in_again(tmp_path):
+    """A run on encoder weights from a file, to torch, and from there to the start of another run."""
+    import dataclasses
+
+    from modaltune_jax.config import describe
+    from modaltune_jax.convert import from_public, slide_encoders, to_public
+    from modaltune_jax.convert.param_file import write
+    from modaltune_jax.experiment import _write_json
+
+    config, records, targets = tiny.experiment(tmp_path, epochs=1, warmup_epochs=0)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, rules=(("^encoder/", "freeze"), (".*", "train"))))
+    both = config.model.modalities
+    random, _ = build(config, 5, both, records, targets)
+    write(tmp_path / "encoder", jax.tree.map(np.asarray, random.frozen["encoder"]), kind="gigapath", about={})
+    settings = dataclasses.replace(config.encoder_weights, init="file", path=str(tmp_path / "encoder"))
+    config = dataclasses.replace(config, encoder_weights=settings)
+    run, state = build(config, 0, both, records, targets)
+    assert run.encoder_hash == random.encoder_hash
+    folder = tmp_path / "runs"
+    trained = train(run, state, folder)
+    _write_json(folder / "config.json", describe(config))
+    command.main(["--to", "torch", str(folder), str(tmp_path / "a.pt"), "--encoder", str(tmp_path / "encoder")])
+    command.main(["--from", "modaltune-gigapath", str(tmp_path / "a.pt"), str(tmp_path / "adapter")])
+    settings = dataclasses.replace(config.adapter_weights, path=str(tmp_path / "adapter"))
+    again, start = build(dataclasses.replace(config, adapter_weights=settings), 1, both, records, targets)
+    jax.tree.map(np.testing.assert_array_equal, start.trainable, trained.trainable)
+    assert again.encoder_hash == run.encoder_hash
+    with pytest.raises(InputError, match="give --encoder, the gigapath weights with sha256"):
+        to_public.to_public(folder, tmp_path / "b.pt")
+    assert from_public.WHOLE_MODEL + slide_encoders.kind_of(config.model.encoder) == "modaltune-gigapath"
