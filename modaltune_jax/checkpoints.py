@@ -98,7 +98,6 @@ class Checkpoints:
         Raises:
           InputError: there is none, or it is damaged or of another format.
         """
-        import orbax.checkpoint as ocp
 
         step = self._manager(which).latest_step() if (self._directory / which).is_dir() else None
         if step is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from modaltune_jax.targets import TextEncoder
+from modaltune_jax.models.text.base import TextEncoder
 from modaltune_jax.types import InputError
 
 PLACEHOLDERS = ("CLASSNAME", "{}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests compile much and compute little. XLA_FLAGS=" " in the environment tests what users run instead.
+# Tests compile much and compute little. With --xla_backend_optimization_level=3 they test what users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Tests build the same small models again and again. A cache a worker: entries are not written atomically.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")

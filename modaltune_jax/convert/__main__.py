@@ -1,4 +1,4 @@
-"""`python -m modaltune_jax.convert --from KIND SRC DST`: published weights in, and with `--to torch` out again."""
+"""`python -m modaltune_jax.convert --from KIND SRC DST`: published weights in, and back `--to torch`."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder",
         metavar="FILE",
-        help="--to torch: the slide encoder the adapter was trained on; --from modaltune-*: where the encoder "
+        help="--to torch: the slide encoder that the adapter is of; --from modaltune-*: where the encoder "
         "in the checkpoint is written (else only the adapter is)",
     )
     parser.add_argument(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -36,7 +37,7 @@ def convert_encoder(source: Path, target: Path, kind: str, skip: Sequence[str] =
     """
     published = SLIDE_ENCODERS[kind]
     asked = tuple(rules.Skip(name, "as asked") for name in skip)
-    table = (*published.rules, *published.extras, *asked)
+    table: tuple[rules.Rule, ...] = (*published.table, *published.extras, *asked)
     with open_tensors(source) as file:
         tensors = rules.strip_prefix(file, "cls_token")
         config = sizes(file, tensors, kind)
@@ -71,13 +72,13 @@ def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Pat
         tensors = rules.strip_prefix(file, "gene_pe")
         shapes = shapes_of(file, tensors)
         config, inputs = model_sizes(shapes, sizes(file, tensors, encoder_kind))
-        layout = {
+        layout: dict[str, Any] = {
             "group_sizes": group_sizes(shapes),
             "num_mixers": config.pathways.depth,
             "num_stages": len(config.adapter.stages),
         }
         model = nnx.eval_shape(lambda: ModalTune(config, inputs, rngs=nnx.Rngs(0)))
-        table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[encoder_kind].rules)
+        table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[encoder_kind].table)
         params = rules.to_params(tensors, nnx.to_pure_dict(nnx.state(model, nnx.Param)), table)
         num_tensors = len(file)
     encoder = params.pop("encoder")

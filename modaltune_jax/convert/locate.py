@@ -88,8 +88,8 @@ def _in_hub(name: str, *, download: bool) -> Path:
         return Path(cached)
     if not download:
         raise InputError(
-            f"{name} is not in the Hugging Face cache {hub.constants.HF_HUB_CACHE}, and nothing is downloaded "
-            f"unless asked for; to get it: {public.steps()}"
+            f"{name} is not in the Hugging Face cache {hub.constants.HF_HUB_CACHE}, and nothing is "
+            f"downloaded unless asked for; to get it: {public.steps()}"
         )
     try:
         return Path(hub.hf_hub_download(public.repo, public.file, revision=revision))

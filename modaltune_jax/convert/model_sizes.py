@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from modaltune_jax.convert.slide_encoders import Shapes, count
@@ -66,7 +68,7 @@ def _adapter(shapes: Shapes, encoder: EncoderConfig) -> AdapterConfig:
     first, last = "interactions.0.extractor", f"interactions.{num_stages - 1}.extra_extractors"
     edges = np.linspace(0, encoder.depth, num_stages + 1).astype(int).tolist()
     return AdapterConfig(
-        stages=tuple(zip(edges, edges[1:], strict=False)),
+        stages=tuple(itertools.pairwise(edges)),
         attention_ratio=_share(shapes[f"{first}.attn.q_proj.weight"][0], encoder.width),
         num_heads=1,
         ffn_ratio=_share(shapes[f"{first}.ffn.linear1.weight"][0], encoder.width),

@@ -50,7 +50,8 @@ def is_converted(file: TensorFile) -> bool:
         return True
     if found.startswith(FORMAT.rstrip("0123456789")):
         raise InputError(
-            f"{file.path} is in the format {found!r}, this version reads {FORMAT!r}: convert the weights again"
+            f"{file.path} is in the format {found!r}, this version reads {FORMAT!r}: convert the "
+            "weights again"
         )
     return False
 
@@ -87,5 +88,5 @@ def fingerprint(params: Params) -> str:
     for path, leaf in sorted(flatten(params).items()):
         value = np.asarray(leaf)
         digest.update(f"{path} {value.dtype} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

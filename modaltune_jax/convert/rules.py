@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from modaltune_jax.types import InputError
 
@@ -253,28 +251,6 @@ class Renamed(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def load_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads every tensor of a safetensors file in its stored dtype.
-
-    Raises:
-      InputError: there is no such file, it is a torch pickle, or it is damaged.
-    """
-    path = pathlib.Path(path)
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
-        raise InputError(
-            f"{path} is a torch pickle, which is not read here; convert it once where torch is installed: "
-            f"`safetensors.torch.save_file(weights, '{path.stem}.safetensors')` with the flat dict of "
-            "tensors that `torch.load(..., weights_only=True)` gives, often under its key 'model'."
-        )
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the path of the encoder's safetensors file.")
-    try:
-        with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); download it again.") from error
 
 
 def flatten(tree: Params) -> dict[str, Any]:

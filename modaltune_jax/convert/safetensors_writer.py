@@ -54,7 +54,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
             file.write(struct.pack("<Q", len(text)))
             file.write(text)
             for name in tensors:
-                file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8))
+                file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

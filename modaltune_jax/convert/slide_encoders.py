@@ -55,7 +55,7 @@ class SlideEncoderFile:
     """How a slide encoder's weights are published.
 
     Attributes:
-      rules: from public names, without `prefix`, to parameters.
+      table: from public names, without `prefix`, to parameters.
       sizes: a config with parameters of the shapes in a file. What shapes do not tell, the number of heads
         above all, is 1: enough to know where every tensor goes, not to run the model.
       config: the class of the config.
@@ -64,7 +64,7 @@ class SlideEncoderFile:
       under: the key of the published file below which the tensors lie.
     """
 
-    rules: tuple[rules.Rule, ...]
+    table: tuple[rules.Rename, ...]
     sizes: Callable[[Shapes], EncoderConfig]
     config: type
     extras: tuple[rules.Skip, ...] = ()
@@ -144,4 +144,4 @@ def read(file: TensorFile, kind: str, abstract: rules.Params | None = None) -> r
     if abstract is None:
         abstract = abstract_params(sizes(file, tensors, kind))
     published = SLIDE_ENCODERS[kind]
-    return rules.to_params(tensors, abstract, (*published.rules, *published.extras))
+    return rules.to_params(tensors, abstract, (*published.table, *published.extras))

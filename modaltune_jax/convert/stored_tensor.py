@@ -9,6 +9,7 @@ import dataclasses
 import io
 import math
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from modaltune_jax.types import InputError
 _MAX_AXES = 64
 """numpy's own limit."""
 _CHUNK = 1 << 20
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of an array whose last axis runs fastest; torch counts an empty axis as 1."""
+    return tuple(math.prod(max(size, 1) for size in shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 @dataclasses.dataclass
@@ -60,7 +66,7 @@ class Region:
         if crc != self.crc:
             # With checksums switched off, torch leaves zero in their place.
             off = (
-                ", or was written after torch.serialization.set_crc32_options(False)" if self.crc == 0 else ""
+                " or was written after torch.serialization.set_crc32_options(False)" if self.crc == 0 else ""
             )
             raise InputError(
                 f"{label} has checksum {crc:08x} instead of {self.crc:08x}: the file is damaged{off}; "
@@ -90,7 +96,8 @@ class StoredTensor:
     @classmethod
     def dense(cls, region: Region, dtype: np.dtype, shape: tuple[int, ...]) -> StoredTensor:
         """A tensor in row-major order that starts where the region does."""
-        return cls(region, dtype, shape, tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+        # With more axes than `check` allows the strides could take for ever to multiply.
+        return cls(region, dtype, shape, row_major(shape) if len(shape) <= _MAX_AXES else ())
 
     def check(self, label: str) -> None:
         """Makes sure that reading stays inside the region and takes no more memory than it has bytes.
@@ -100,8 +107,8 @@ class StoredTensor:
         """
         if len(self.shape) > _MAX_AXES or len(self.strides) != len(self.shape):
             raise InputError(
-                f"{label} has {len(self.shape)} axes and {len(self.strides)} strides; "
-                f"only tensors of at most {_MAX_AXES} axes, with a stride each, can be read"
+                f"{label} has {len(self.shape)} axes and {len(self.strides)} strides; at most {_MAX_AXES}"
+                " axes with a stride each can be read: save it in another shape"
             )
         # numpy multiplies even the sizes beside a zero, and they must not overflow.
         sizes = math.prod(max(size, 1) for size in self.shape)

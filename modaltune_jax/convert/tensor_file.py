@@ -22,7 +22,7 @@ _PREFIX = "module."
 """What torch's DataParallel puts before every name."""
 
 
-# Values are arrays. Said here, a runtime type checker would read one from the file whenever it met an open file.
+# If this said that values are arrays, a type checker at run time would read one from every file it meets.
 class TensorFile(Mapping[str, Any]):
     """An open weight file. Every access reads its tensor from the file; nothing is kept.
 
@@ -117,7 +117,7 @@ def _open(path: Path, file: io.BufferedReader) -> TensorFile:
     if head.startswith(torch_file.ZIP_MAGIC):
         tensors = _state_dict(torch_file.read_zip(file, path))
     elif head[8:9] == b"{":
-        # Before the next: the length of a safetensors header may begin like a pickle, whose ninth byte differs.
+        # Before the next, since the length of this header may begin like a pickle, whose ninth byte differs.
         kind = "safetensors"
         tensors, metadata = safetensors_file.read_header(file, path)
     elif head.startswith(b"\x80"):
@@ -154,8 +154,8 @@ def _state_dict(contents: torch_file.TorchContents) -> dict[str, StoredTensor]:
     for name, value in state.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise InputError(
-                f"{path} has {shown(name)}, an object {shown(value)}, among its tensors, sought at the top "
-                f"and under {', '.join(WRAPPERS)}; save the dict of tensors alone"
+                f"{path} has under the key {shown(name)} an object {shown(value)} among its tensors, sought "
+                f"at the top and under {', '.join(WRAPPERS)}; save the dict of tensors alone"
             )
     return {name: contents.find(tensor, _label(path, name)) for name, tensor in state.items()}
 

@@ -30,7 +30,8 @@ def write(
       InputError: `folder` holds something else.
     """
     digest = sha256(source)
-    write_folder(folder, dataclasses.replace(stored, source={**stored.source, "file": source.name, "sha256": digest}))
+    about = {**stored.source, "file": source.name, "sha256": digest}
+    write_folder(folder, dataclasses.replace(stored, source=about))
     leaves = jax.tree.leaves(stored.params)
     return Report(
         source=source,

@@ -35,35 +35,27 @@ def to_public(source: Path, target: Path, encoder: Path | None = None) -> Report
     """
     if is_text_folder(source):
         return _text_encoder(source, target)
-    if source.is_dir():
-        params, kind, layout, needed = _of_run(source)
-        digest = param_file.fingerprint(params)
-    else:
-        params, kind, layout, needed = _of_file(source)
-        digest = sha256(source)
-    params.pop("heads", None)
+    params, kind, layout, needed = _of_run(source) if source.is_dir() else _of_file(source)
+    digest = param_file.fingerprint(params) if source.is_dir() else sha256(source)
+    published = SLIDE_ENCODERS[kind]
     if layout is None:
-        file = SLIDE_ENCODERS[kind]
-        tensors = rules.to_tensors(params, file.rules)
-        tensors = rules.Renamed(tensors, {file.prefix + name: name for name in tensors})
-        under = file.under
+        ours = rules.to_tensors(params, published.table)
+        names = {published.prefix + name: name for name in ours}
+        _write(target, rules.Renamed(ours, names), published.under)
     else:
+        params.pop("heads", None)
         if "encoder" not in params:
             params = {**params, "encoder": _encoder(encoder, kind, needed)}
-        table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[kind].rules)
-        tensors, under = rules.to_tensors(params, table), None
-    _write(target, tensors, under)
+        table = modaltune.rules(**layout, encoder=published.table)
+        _write(target, rules.to_tensors(params, table))
     return _report(source, digest, target, f"{WHOLE_MODEL if layout else ''}{kind}", params)
 
 
 def _text_encoder(source: Path, target: Path) -> Report:
     stored = read_folder(source)
-    if stored.kind == "conch":
-        tower = conch.to_tensors(stored.params)
-        tensors = rules.Renamed(tower, {stored.source.get("prefix", "") + name: name for name in tower})
-    else:
-        tensors = bert.to_tensors(stored.params)
-    _write(target, tensors, None)
+    to_tensors = {"bert": bert.to_tensors, "conch": conch.to_tensors}[stored.kind]
+    tensors, prefix = to_tensors(stored.params), stored.source.get("prefix", "")
+    _write(target, rules.Renamed(tensors, {prefix + name: name for name in tensors}))
     return _report(source, stored.sha256, target, f"{stored.kind} text encoder", stored.params)
 
 
@@ -91,7 +83,7 @@ def _of_file(source: Path) -> tuple[rules.Params, str, dict[str, Any] | None, st
     return params, header["kind"].removeprefix(WHOLE_MODEL), layout, header.get("encoder", "")
 
 
-def _of_run(folder: Path) -> tuple[rules.Params, str, dict[str, Any], str]:
+def _of_run(folder: Path) -> tuple[rules.Params, str, dict[str, Any] | None, str]:
     from modaltune_jax.checkpoints import Checkpoints
     from modaltune_jax.experiment import config_of_run
     from modaltune_jax.inputs.records import Records
@@ -118,12 +110,13 @@ def _encoder(path: Path | None, kind: str, needed: str) -> rules.Params:
     found = param_file.fingerprint(encoder)
     if found != needed:
         raise InputError(
-            f"{path} holds the encoder with sha256 {found}, the adapter was trained on {needed}: give that one"
+            f"{path} holds the encoder with sha256 {found}, the adapter was trained on {needed}: "
+            "give that one"
         )
     return encoder
 
 
-def _write(target: Path, tensors: Mapping[str, np.ndarray], under: str | None) -> None:
+def _write(target: Path, tensors: Mapping[str, np.ndarray], under: str | None = None) -> None:
     if target.suffix == ".safetensors":
         write_safetensors(target, tensors, {})
     else:

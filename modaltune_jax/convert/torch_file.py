@@ -164,7 +164,7 @@ def _region(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> Regio
     """Where the bytes of an entry lie."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _IS_ENCRYPTED:
         raise InputError(
-            f"{label} is compressed or encrypted, as torch never writes it; save the weights again with torch.save"
+            f"{label} is compressed or encrypted, which torch never does; save it again with torch.save"
         )
     end = os.fstat(file.fileno()).st_size
     header = b""

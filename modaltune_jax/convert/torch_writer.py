@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modaltune_jax.convert.stored_tensor import row_major
 from modaltune_jax.convert.torch_names import STORAGES
 from modaltune_jax.types import InputError
 
@@ -83,15 +84,12 @@ def _tensor(name: str, array: np.ndarray, key: str) -> bytes:
             f"tensor '{name}' has dtype {array.dtype}, which torch files do not hold; convert it"
         )
     kind = _STORAGES[array.dtype.newbyteorder("=")].encode()
-    strides = [1]
-    for size in reversed(array.shape[1:]):
-        strides.insert(0, strides[0] * max(size, 1))
     storage = _tuple(
         _text("storage"), b"ctorch\n" + kind + b"\n", _text(key), _text("cpu"), _integer(array.size)
     )
     shape = _tuple(*map(_integer, array.shape))
-    steps = _tuple(*map(_integer, strides[: array.ndim]))
-    arguments = _tuple(storage + b"Q", _integer(0), shape, steps, b"\x89", _ORDERED_DICT)
+    strides = _tuple(*map(_integer, row_major(array.shape)))
+    arguments = _tuple(storage + b"Q", _integer(0), shape, strides, b"\x89", _ORDERED_DICT)
     return b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R"
 
 

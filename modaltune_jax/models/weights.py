@@ -76,7 +76,8 @@ def load_adapter_weights(
     if not config.path:
         return
     abstract: Params = nnx.to_pure_dict(nnx.state(model))
-    del abstract["encoder"]
+    for part in ("encoder", "heads"):  # heads start anew: the public model has none
+        abstract.pop(part, None)
     kind = WHOLE_MODEL + kind_of(encoder)
     with open_tensors(_find("adapter_weights", config.path, kind)) as file:
         if not param_file.is_converted(file):

@@ -52,10 +52,16 @@ def test_a_report_is_printed(folder, tmp_path):
         pytest.param([], "required: SRC, DST", id="nothing"),
         pytest.param(["a", "b"], "one of the arguments --from --to is required", id="no direction"),
         pytest.param(["--from", "uni", "a", "b"], "invalid choice: 'uni'", id="unknown kind"),
-        pytest.param(["--from", "gigapath", "{0}", "{0}"], "exists: name another, or say --force", id="there"),
-        pytest.param(["--from", "gigapath", "none.pth", "b"], "'none.pth' does not exist.*hf auth", id="missing"),
+        pytest.param(
+            ["--from", "gigapath", "{0}", "{0}"], "exists: name another, or say --force", id="there"
+        ),
+        pytest.param(
+            ["--from", "gigapath", "none.pth", "b"], "'none.pth' does not exist.*hf auth", id="missing"
+        ),
         pytest.param(["--from", "conch", "{0}", "b"], "needs --tokenizer", id="no tokenizer"),
-        pytest.param(["--from", "titan", "{0}", "b", "--pooling", "cls"], "--pooling has no meaning", id="flag"),
+        pytest.param(
+            ["--from", "titan", "{0}", "b", "--pooling", "cls"], "--pooling has no meaning", id="flag"
+        ),
         pytest.param(["--to", "torch", "{0}", "b"], "has public names already", id="public already"),
         pytest.param(["--to", "torch", "{1}", "b"], "holds no run", id="no run"),
     ],
@@ -93,7 +99,9 @@ def test_a_trained_adapter_goes_out_and_in_again(tmp_path):
     from modaltune_jax.experiment import _write_json
 
     config, records, targets = tiny.experiment(tmp_path, epochs=1, warmup_epochs=0)
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, rules=(("^encoder/", "freeze"), (".*", "train"))))
+    config = dataclasses.replace(
+        config, optim=dataclasses.replace(config.optim, rules=(("^encoder/", "freeze"), (".*", "train")))
+    )
     both = config.model.modalities
     random, _ = build(config, 5, both, records, targets)
     write(tmp_path / "encoder", jax.tree.map(np.asarray, random.frozen["encoder"]), kind="gigapath", about={})
@@ -104,7 +112,9 @@ def test_a_trained_adapter_goes_out_and_in_again(tmp_path):
     folder = tmp_path / "runs"
     trained = train(run, state, folder)
     _write_json(folder / "config.json", describe(config))
-    command.main(["--to", "torch", str(folder), str(tmp_path / "a.pt"), "--encoder", str(tmp_path / "encoder")])
+    command.main(
+        ["--to", "torch", str(folder), str(tmp_path / "a.pt"), "--encoder", str(tmp_path / "encoder")]
+    )
     command.main(["--from", "modaltune-gigapath", str(tmp_path / "a.pt"), str(tmp_path / "adapter")])
     settings = dataclasses.replace(config.adapter_weights, path=str(tmp_path / "adapter"))
     again, start = build(dataclasses.replace(config, adapter_weights=settings), 1, both, records, targets)

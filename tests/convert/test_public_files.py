@@ -59,7 +59,7 @@ def same(path, tensors):
 
 
 def model_of(name, folder):
-    """The model of a recorded file, its weights converted from a published file and loaded as training does."""
+    """The model of a recorded file, its weights converted as published and loaded as training does."""
     kind, module = ("modaltune-titan", titan) if "titan" in name else ("modaltune-gigapath", gigapath)
     golden, config = load(name), (titan.recorded_config if module is titan else gigapath.model_config)(name)
     source = write(folder / "best_model_weights.pt", weights(golden))
@@ -76,7 +76,7 @@ def model_of(name, folder):
 
 @pytest.mark.parametrize("name", [*GIGAPATH, *TITAN])
 def test_recorded_embeddings_and_the_way_back(name, tmp_path):
-    model, golden, module, source, adapter, encoder = model_of(name, tmp_path)
+    model, golden, module, _, adapter, encoder = model_of(name, tmp_path)
     out = jax.jit(lambda batch: model(batch).embedding)(module.batch_of(golden, module.LENGTHS, bucket=255))
     for row, length in enumerate(module.LENGTHS):
         assert relative_error(out[row], golden[f"out/{length}"]) < 1e-4, length
@@ -154,15 +154,15 @@ def test_what_is_no_such_file_is_said_in_a_sentence(tmp_path):
 
 
 def test_adapters_know_their_encoder(tmp_path):
-    model, golden, _, source, adapter, encoder = model_of(GIGAPATH[0], tmp_path)
+    model, _, _, source, adapter, _ = model_of(GIGAPATH[0], tmp_path)
     config = gigapath.model_config(GIGAPATH[0])
+    settings = start_weights.AdapterWeightsConfig(str(adapter))
     with pytest.raises(InputError, match="give the encoder it was trained on"):
-        settings = start_weights.AdapterWeightsConfig(str(adapter))
         start_weights.load_adapter_weights(model, settings, config.encoder, "0" * 64)
+    settings = start_weights.AdapterWeightsConfig(str(source))
     with pytest.raises(
-        InputError, match="is not converted: run `python -m modaltune_jax.convert --from modaltune-"
+        InputError, match=r"is not converted: run `.*modaltune_jax\.convert --from modaltune-"
     ):
-        settings = start_weights.AdapterWeightsConfig(str(source))
         start_weights.load_adapter_weights(model, settings, config.encoder, "0" * 64)
     with pytest.raises(InputError, match="give --encoder, the gigapath weights with sha256"):
         to_public.to_public(adapter, tmp_path / "back.pt")
@@ -178,6 +178,6 @@ def test_controls_have_no_published_weights():
     from modaltune_jax.convert.slide_encoders import kind_of
     from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 
-    with pytest.raises(InputError, match='MeanPoolConfig: set encoder_weights.init="random"'):
+    with pytest.raises(InputError, match=r'MeanPoolConfig: set encoder_weights\.init="random"'):
         kind_of(MeanPoolConfig(4, 4))
     assert kind_of(dataclasses.replace(LongNetConfig.prov_gigapath(), width=192)) == "gigapath"

@@ -101,7 +101,11 @@ def test_conch_report_and_manifest(tmp_path, tokenizer):
     }
     manifest = json.loads((tmp_path / "conch" / "text_encoder.json").read_text())
     assert manifest["sha256"] == report.sha256
-    assert manifest["source"] == {"file": source.name, "sha256": report.source_sha256}
+    assert manifest["source"] == {
+        "prefix": "text.",
+        "file": source.name,
+        "sha256": report.source_sha256,
+    }
     assert (manifest["format"], manifest["kind"], manifest["unit_norm"]) == (1, "conch", True)
     assert load_file(tmp_path / "conch" / "model.safetensors").keys() >= {
         "token_embedding.embedding",

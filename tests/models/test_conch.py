@@ -154,12 +154,20 @@ def test_sentences_beyond_the_context_are_cut_with_one_warning(folder, caplog):
     np.testing.assert_allclose(cut[[0, 2]], inside[[0, 0]], rtol=0, atol=1e-6)
 
 
-def test_load_encoder_tells_kinds_of_folders_apart(folder, tmp_path):
+def test_load_encoder_tells_kinds_of_folders_apart(folder):
     encoder = load_encoder(folder)
     assert isinstance(encoder, ConchEncoder)
     assert encoder.fingerprint == ConchEncoder(str(folder)).fingerprint
     with pytest.raises(InputError, match="kind 'conch', not 'bert'"):
         BertEncoder(folder)
+
+
+def test_a_text_tower_knows_one_pooling(tmp_path):
+    folder = convert(tmp_path)
+    manifest = folder / "text_encoder.json"
+    manifest.write_text(manifest.read_text().replace('"cls"', '"mean"'))
+    with pytest.raises(InputError, match="conch: pooling 'mean' is unknown: choose one of cls"):
+        load_encoder(folder)
 
 
 def test_fingerprint_names_all_that_decides_the_vectors(folder, tmp_path):

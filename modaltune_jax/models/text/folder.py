@@ -53,7 +53,8 @@ class TextFolder:
       tokenizer: JSON text of the tokenizer.
       pooling: how a sentence becomes one vector; "cls" for the class embedding of "conch".
       unit_norm: whether vectors are scaled to norm 1.
-      source: name and sha256 of the file that it was converted from, for people.
+      source: name and sha256 of the file that it was converted from, and the prefix of the names in it; no
+        part of the fingerprint.
     """
 
     kind: str
@@ -66,8 +67,11 @@ class TextFolder:
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.pooling not in POOLINGS:
-            raise InputError(f"pooling {self.pooling!r} is unknown: choose one of {', '.join(POOLINGS)}")
+        known = ("cls",) if self.kind == "conch" else POOLINGS
+        if self.pooling not in known:
+            raise InputError(
+                f"{self.kind}: pooling {self.pooling!r} is unknown: choose one of {', '.join(known)}"
+            )
 
     @property
     def fingerprint(self) -> str:
