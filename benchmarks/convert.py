@@ -31,7 +31,7 @@ CHECKPOINTS = {
     "TITAN model.safetensors [the slide encoder's part]": ("titan", ".safetensors", None),
     "CONCH pytorch_model.bin [the text tower's part]": ("conch", ".bin", None),
 }
-COLUMNS = ("checkpoint", "MiB", "convert s", "memory / file", "back s", "memory / file", "identical")
+COLUMNS = ("checkpoint", "MiB", "convert s", "memory / file", "back s", "back memory / file", "identical")
 
 
 class Peak:
@@ -128,7 +128,7 @@ def main() -> None:
     entries = json.loads(KEYS.read_text(encoding="utf-8"))
     context = multiprocessing.get_context("spawn")
     rows = []
-    print("  ".join(COLUMNS))
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name in CHECKPOINTS:
         with tempfile.TemporaryDirectory() as folder:
             queue = context.Queue()
@@ -140,7 +140,8 @@ def main() -> None:
                 if process.exitcode:
                     sys.exit(f"{name}: failed")
             rows.append(dict(zip(COLUMNS, row := queue.get(), strict=False)))
-        print(f"{row[0]}  {row[1]:.0f}  {row[2]:.1f}  {row[3]:.2f}  {row[4]:.1f}  {row[5]:.2f}  {row[6]}")
+        numbers = f"{row[1]:.0f} | {row[2]:.1f} | {row[3]:.2f} | {row[4]:.1f} | {row[5]:.2f}"
+        print(f"| {row[0]} | {numbers} | {'yes' if row[6] else 'NO'} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 

@@ -1,5 +1,7 @@
 """Defaults, once: the published ModalTune on Prov-GigaPath. Configs say only what they change."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
@@ -18,7 +20,7 @@ def get_config() -> ConfigDict:
         {"init": "file", "path": "hf:gigapath"}  # in the local Hugging Face cache, or a path
     )
     config.adapter_weights = ConfigDict({"path": ""})  # a converted checkpoint to start from
-    config.loss = ConfigDict({"temperature": 1.0, "scale": 10.0})
+    config.loss = loss(distillation=1.0)
     config.optim = optim()
     config.mesh = ConfigDict({"data": -1})
     config.checkpoint = ConfigDict({"every_epochs": 5, "keep": 2, "best": ("subtype", "survival")})
@@ -54,6 +56,7 @@ def pipeline() -> ConfigDict:
             "origin": "level0",
             "merge_cells": False,
             "feature_dtype": "float32",
+            "spread": ("site", "event", "subtype"),
             "modalities": ("slides", "expression"),
             "num_threads": 2,
             "prefetch": 4,
@@ -92,6 +95,38 @@ def model() -> ConfigDict:
             "embedding_dim": 256,
         }
     )
+
+
+def loss(**weights: float) -> ConfigDict:
+    """The named terms, all others left out: `loss(distillation=1.0, cox=0.1)`."""
+    terms: dict[str, dict[str, Any]] = {
+        "distillation": {
+            "form": "kl",
+            "temperature": 1.0,
+            "scale": 10.0,
+            "tasks": ("general", "diagnosis", "survival"),
+        },
+        "cox": {"ties": "efron", "per_site": True, "memory": 0},
+        "discrete_hazard": {"num_bins": 4, "alpha": 0.0},
+        "ranking": {"per_site": True, "scale": 1.0},
+        "text_similarity": {
+            "templates": (
+                "CLASSNAME.",
+                "a histopathology slide of CLASSNAME.",
+                "the diagnosis is CLASSNAME.",
+            ),
+            "scope": "site",
+            "is_balanced": True,
+            "temperature": 0.0,
+        },
+    }
+    unknown = set(weights) - set(terms)
+    if unknown:
+        raise ValueError(f"no loss is called {', '.join(unknown)}; there are {', '.join(terms)}")
+    config = ConfigDict({"uncertainty": False})
+    for name, settings in terms.items():
+        config[name] = {"weight": float(weights.get(name, 0.0)), "ramp_epochs": 0.0, **settings}
+    return config
 
 
 def optim() -> ConfigDict:

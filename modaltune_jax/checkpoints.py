@@ -24,8 +24,9 @@ class CheckpointConfig:
     Attributes:
       every_epochs: epochs between probes on the validation split, each followed by a checkpoint.
       keep: latest checkpoints kept.
-      best: targets of the validation probes whose mean picks the best checkpoint: "subtype"
-        (balanced accuracy), "survival" (Harrell's c), "site"; `("last",)` takes the last step.
+      best: scores on validation whose mean picks the best checkpoint: "subtype" (balanced accuracy),
+        "survival" (Harrell's c) and "site" of the probes; "survival:risk", "survival:hazard" and
+        "subtype:similarity" of the heads; `("last",)` takes the last step.
     """
 
     every_epochs: int

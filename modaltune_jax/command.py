@@ -1,13 +1,16 @@
-"""What all commands share: a parser, and errors that end in one sentence."""
+"""What all commands share: a parser, config overrides, how jax starts, errors that end in one sentence."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from modaltune_jax.types import InputError
+
+_OVERRIDE = "--config."
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +41,26 @@ def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
         _end(f"error: {error}", 1)
     except KeyboardInterrupt:
         _end(interrupted, 130)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line without, and the `key=value` of, all that begin with `--config.`."""
+    words = [word for word in arguments if not word.startswith(_OVERRIDE)]
+    return words, [word.removeprefix(_OVERRIDE) for word in arguments if word.startswith(_OVERRIDE)]
+
+
+def prepare_jax(verbosity: int) -> None:
+    """What has to be decided before jax is imported: what is logged, and where compilations are kept."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if verbosity < 0 else "0")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/modaltune_jax/xla"))
+    # Some sixty programs of 10 ms each are worth keeping too.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    absl_logging.set_verbosity(verbosity)
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -17,6 +17,7 @@ from modaltune_jax import config_checks
 from modaltune_jax.checkpoints import CheckpointConfig
 from modaltune_jax.inputs.collate import PipelineConfig
 from modaltune_jax.inputs.prepare import DataConfig
+from modaltune_jax.losses.combine import LossConfig
 from modaltune_jax.models.encoders.longnet import LongNetConfig
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
@@ -31,19 +32,6 @@ ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig, "titan": Tita
 """What `model.encoder.name` may say."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """KL to text.
-
-    Attributes:
-      temperature: of both softmaxes.
-      scale: factor of the loss.
-    """
-
-    temperature: float
-    scale: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,16 @@ from typing import Any
 
 from modaltune_jax.types import MODALITIES, TASKS, InputError
 
+_TERMS = ("distillation", "cox", "discrete_hazard", "ranking", "text_similarity")
 _POSITIVE = (
-    *("data.num_bins", "loss.temperature", "loss.scale", "optim.learning_rate", "optim.epochs"),
+    *(
+        "data.num_bins",
+        "loss.distillation.temperature",
+        "loss.distillation.scale",
+        "loss.ranking.scale",
+        "optim.learning_rate",
+        "optim.epochs",
+    ),
     *("checkpoint.every_epochs", "checkpoint.keep", "model.embedding_dim"),
     *("model.encoder.in_dim", "model.encoder.width", "model.encoder.depth"),
     *("model.adapter.attention_ratio", "model.adapter.num_heads", "model.adapter.ffn_ratio"),
@@ -21,19 +29,29 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     *("text.projector_seed", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_start"),
     *("optim.max_grad_norm", "model.adapter.num_extra_extractors", "model.pathways.depth"),
-    "data.simulation.noise",
+    *("data.simulation.noise", "loss.cox.memory", "loss.text_similarity.temperature"),
+    *(f"loss.{term}.{key}" for term in _TERMS for key in ("weight", "ramp_epochs")),
 )
 _BELOW_ONE = (
     *("optim.b1", "optim.b2", "model.adapter.drop_path", "model.pathways.dropout"),
+    "loss.discrete_hazard.alpha",
     *("data.simulation.missing_expression", "data.simulation.missing_slides"),
 )
 _WORDS = {
     "data.bins": ("train", "reference"),
     "encoder_weights.init": ("file", "random"),
+    "loss.cox.ties": ("efron", "breslow"),
+    "loss.distillation.form": ("kl", "cosine"),
+    "loss.text_similarity.scope": ("site", "all"),
     "model.expression_agg": ("avg", "cls"),
     "model.fusion": ("sum", "cat"),
 }
 _SELECTION = ("subtype", "survival", "site")
+_HEADS = {
+    "survival:risk": ("cox", "ranking"),
+    "survival:hazard": ("discrete_hazard",),
+    "subtype:similarity": ("text_similarity",),
+}
 
 
 def check(config: Any) -> None:
@@ -44,6 +62,7 @@ def check(config: Any) -> None:
     """
     _check_ranges(config)
     _check_model(config.model)
+    _check_loss(config.loss)
     _check_runs(config)
     _check_training(config)
 
@@ -131,8 +150,27 @@ def _check_training(config: Any) -> None:
             re.compile(pattern)
         except re.error as error:
             raise InputError(f"config.optim.rules: {pattern!r} is no regular expression ({error})") from error
-    if best != ("last",) and (not best or set(best) - set(_SELECTION)):
-        raise InputError(f"config.checkpoint.best is {best}; it must be ('last',) or some of {_SELECTION}")
+    active = [term for term in _TERMS if getattr(config.loss, term).weight > 0]
+    heads = [head for head, terms in _HEADS.items() if set(terms) & set(active)]
+    known = (*_SELECTION, *heads)
+    if best != ("last",) and (not best or set(best) - set(known)):
+        raise InputError(f"config.checkpoint.best is {best}; it must be ('last',) or some of {known}")
+
+
+def _check_loss(loss: Any) -> None:
+    if not any(getattr(loss, term).weight > 0 for term in _TERMS):
+        raise InputError(f"config.loss has no term: give one of {', '.join(_TERMS)} a weight above 0")
+    if loss.discrete_hazard.num_bins < 2:
+        raise InputError(
+            f"config.loss.discrete_hazard.num_bins is {loss.discrete_hazard.num_bins}; it must be 2 or more"
+        )
+    tasks = loss.distillation.tasks
+    if not tasks or set(tasks) - set(TASKS) or _repeats(tasks):
+        raise InputError(f"config.loss.distillation.tasks is {tasks}; it must be some of {TASKS}")
+    if loss.cox.memory and not loss.cox.weight:
+        raise InputError(
+            "config.loss.cox.memory remembers risks that no loss.cox.weight asks for: set it to 0"
+        )
 
 
 def _value(config: Any, key: str) -> Any:

@@ -10,35 +10,49 @@ import pandas as pd
 from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Float
 
 from modaltune_jax.partitioning import shard_batch
 from modaltune_jax.probes import probe_table
+from modaltune_jax.scores import (
+    OVERALL,
+    TARGET_TASKS,
+    Predicted,
+    Predictions,
+    cases_by_site,
+    score_name,
+    score_table,
+    truth_of,
+)
 from modaltune_jax.types import Batch, InputError
 
 
-def embed_cases(
-    embed_step: Callable[[Batch], jax.Array], batches: Iterable[Batch], mesh: Mesh, num_cases: int
-) -> Float[np.ndarray, "n t e"]:
-    """Runs every batch once and puts each case's embeddings in its row.
+def predict_cases(
+    step: Callable[[Batch], dict[str, jax.Array]], batches: Iterable[Batch], mesh: Mesh, num_cases: int
+) -> dict[str, np.ndarray]:
+    """Runs every batch once and puts what is said of each case in its row.
 
     Args:
-      embed_step: batch on the mesh to `[b, t, e]`.
+      step: batch on the mesh to named arrays `[b, ...]`.
       batches: each case once; filler cases have index -1.
       mesh: the devices.
       num_cases: rows n of the result; rows of cases that no batch holds are NaN.
+
+    Returns:
+      The same names, `[n, ...]` float32 each.
     """
     rows, values = [], []
     for batch in batches:
         placed = shard_batch(batch, mesh)
         # Left on the devices until all are under way: the host prepares the next batch meanwhile.
         rows.append(placed.index)
-        values.append(embed_step(placed))
+        values.append(step(placed))
     index = np.concatenate([_to_host(row) for row in rows])
-    embeddings = np.concatenate([_to_host(value) for value in values])
-    result = np.full((num_cases, *embeddings.shape[1:]), np.nan, np.float32)
-    result[index[index >= 0]] = embeddings[index >= 0]
-    return result
+    results = {}
+    for name in values[0]:
+        found = np.concatenate([_to_host(value[name]) for value in values])
+        results[name] = np.full((num_cases, *found.shape[1:]), np.nan, np.float32)
+        results[name][index[index >= 0]] = found[index >= 0]
+    return results
 
 
 def _to_host(array: jax.Array) -> np.ndarray:
@@ -48,17 +62,23 @@ def _to_host(array: jax.Array) -> np.ndarray:
 
 
 def selection_score(table: pd.DataFrame, targets: tuple[str, ...], step: int) -> float:
-    """Mean over `targets` of the validation probes' "overall" value; the step itself for `("last",)`.
+    """Mean over `targets` of the "overall" value on validation; the step itself for `("last",)`.
 
     A target that cannot be estimated on the validation split is left out; if none can, the score is
     -inf and no checkpoint becomes the best.
+
+    Args:
+      table: rows of `probe_table`, and of `heads_table` if there are heads.
+      targets: "survival" for the probe, "survival:risk" for a head by its method (`scores.score_name`).
+      step: of the model that was scored.
     """
     if targets == ("last",):
         return float(step)
-    rows = table[(table["split"] == "val") & (table["site"] == "overall") & table["target"].isin(targets)]
+    names = pd.Series(map(score_name, table["target"], table["method"]), table.index)
+    rows = table[(table["split"] == "val") & (table["site"] == OVERALL) & names.isin(targets)]
     values = rows["value"].dropna()
     if values.empty:
-        logging.warning("no probe of %s can be estimated on the validation split", ", ".join(targets))
+        logging.warning("nothing of %s can be estimated on the validation split", ", ".join(targets))
         return -np.inf
     return float(values.mean())
 
@@ -67,7 +87,7 @@ def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[st
     """Finds out before training whether the validation labels can pick a checkpoint.
 
     Raises:
-      InputError: there is no training or no validation case, or no probe of `targets` can be estimated.
+      InputError: there is no training or no validation case, or nothing of `targets` can be estimated.
     """
     if not (cases["split"] == "train").any():
         raise InputError(
@@ -75,13 +95,23 @@ def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[st
         )
     if targets == ("last",):
         return
-    # What can be estimated depends on the labels alone, so noise serves as well as embeddings.
-    noise = np.random.default_rng(0).normal(size=(len(cases), 1, 2)).astype(np.float32)
-    table = probe_table(noise, cases, sites, ("val",))
-    chosen = table[(table["site"] == "overall") & table["target"].isin(targets)]
-    if chosen["value"].isna().all():
+    tables = [_scores_of_noise(target, cases, sites) for target in targets]
+    if all(table.loc[table["site"] == OVERALL, "value"].isna().all() for table in tables):
         raise InputError(
             f"the {sum(cases['split'] == 'val')} validation cases cannot pick a checkpoint by "
             f"{', '.join(targets)}: add validation cases with labels, or set config.checkpoint.best=last to "
             "take the last step"
         )
+
+
+def _scores_of_noise(name: str, cases: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """The validation scores of a target; which of them can be estimated depends on the labels alone."""
+    target, _, method = name.partition(":")
+    if not method:
+        noise = np.random.default_rng(0).normal(size=(len(cases), 1, 2)).astype(np.float32)
+        return probe_table(noise, cases, sites, ("val",), (target,))
+    truth = truth_of(target, cases, sites)
+    by_site = cases_by_site(target, truth, cases, sites)
+    same_for_all: dict[str, Predictions] = dict.fromkeys(by_site, np.zeros(len(cases)))
+    predicted = Predicted(target, TARGET_TASKS[target], method, truth, by_site, same_for_all)
+    return score_table([predicted], cases, ("val",))

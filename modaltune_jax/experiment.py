@@ -10,15 +10,14 @@ from typing import Any
 import pandas as pd
 from ml_collections import ConfigDict
 
-from modaltune_jax import results
+from modaltune_jax import predictions, results
 from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
-from modaltune_jax.probes import probe_table
 from modaltune_jax.targets import load_encoder, targets_of_records
-from modaltune_jax.train import Run, TrainState, build, embed, restore_best, train
+from modaltune_jax.train import Run, TrainState, build, predict, restore_best, score, train
 from modaltune_jax.types import InputError
 
 SPLITS = ("val", "test")
@@ -56,6 +55,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         records,
         encoder,
         config.text,
+        config.loss,
         num_bins=config.data.num_bins,
         bins=config.data.bins,
         dim=config.model.embedding_dim,
@@ -86,9 +86,13 @@ def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool)
     """Probes the best checkpoint; `probes.csv` also says that the run is finished."""
     best, meta = restore_best(run, state, folder)
     print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
-    embeddings = embed(run, best, ("train", *SPLITS))
-    table = probe_table(embeddings, run.records.table, run.records.sites, SPLITS)
-    results.save_embeddings(folder / "embeddings.npz", embeddings, run.records.table)
+    outputs = predict(run, best, ("train", *SPLITS))
+    table = score(run, outputs, SPLITS)
+    cases, labels = run.records.table, run.targets.supervision.labels
+    said = {name: values for name, values in outputs.items() if name != "embedding"}
+    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **said)
+    if said:
+        results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
         results.write(table, folder / "probes")
     return table

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from modaltune_jax import __version__, command, config_file
 
-_OVERRIDE = "--config."
 _EXAMPLES = """\
 any value of the config can be set:
   --config.optim.epochs=20  --config.seeds=0,1,2  --config.data.path=FOLDER
@@ -26,9 +24,9 @@ def main(arguments: Sequence[str]) -> None:
       InputError: whatever is wrong with flags, config, data or folders.
       FloatingPointError: training diverged.
     """
-    options = _parser().parse_args([word for word in arguments if not word.startswith(_OVERRIDE)])
-    overrides = [word.removeprefix(_OVERRIDE) for word in arguments if word.startswith(_OVERRIDE)]
-    _prepare_jax(options.verbosity)
+    words, overrides = command.split_overrides(arguments)
+    options = _parser().parse_args(words)
+    command.prepare_jax(options.verbosity)
     # A wrong path or file should not wait for jax.
     config_dict = config_file.load(options.config, overrides)
     from modaltune_jax import experiment
@@ -69,20 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modaltune_jax {__version__}")
     return parser
-
-
-def _prepare_jax(verbosity: int) -> None:
-    """What has to be decided before jax is imported: what is logged, and where compilations are kept."""
-    import logging
-
-    from absl import logging as absl_logging
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if verbosity < 0 else "0")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/modaltune_jax/xla"))
-    # Some sixty programs of 10 ms each are worth keeping too.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    absl_logging.set_verbosity(verbosity)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import jax
 import pandas as pd
 from tqdm import tqdm
 
+from modaltune_jax.scores import score_name
+
 LOG_EVERY_SECONDS = 1.0
 
 
@@ -67,6 +69,7 @@ class Monitor:
             "loss": sum(float(m["loss"]) * float(m["cases"]) for m in fetched) / max(cases, 1.0),
             "grad_norm": sum(float(m["grad_norm"]) for m in fetched) / len(fetched),
             "cases_per_second": cases / seconds,
+            **_terms([m["terms"] for m in fetched]),
         }
         self._pending, self._since = [], time.perf_counter()
         # A finite loss may have a gradient that is not, and weights that are not are checkpointed otherwise.
@@ -86,7 +89,8 @@ class Monitor:
     def probes(self, step: int, table: pd.DataFrame, score: float) -> None:
         """Writes the validation probes of a step."""
         overall = table[table["site"] == "overall"]
-        row = {str(r.target): float(r.value) for r in overall.itertuples() if not math.isnan(r.value)}
+        named = zip(map(score_name, overall["target"], overall["method"]), overall["value"], strict=True)
+        row = {name: float(value) for name, value in named if not math.isnan(value)}
         self._write(step, "val", {**row, "score": score})
         temporary = self._probes_path.with_suffix(".tmp")
         table.assign(step=step).to_csv(temporary, index=False)
@@ -109,6 +113,15 @@ class Monitor:
         self._bar.close()
         self._lines.close()
         self._tensorboard.close()
+
+
+def _terms(fetched: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean of every term over the cases (or deaths) of several steps."""
+    means = {}
+    for name in fetched[0]:
+        num = sum(float(terms[name].num) for terms in fetched)
+        means[f"loss_{name}"] = sum(float(terms[name].total) for terms in fetched) / max(num, 1.0)
+    return means
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -6,30 +6,35 @@ ever looked at.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Integer, Shaped
+from jaxtyping import Float, Integer, Shaped
 
-from modaltune_jax.metrics.classification import balanced_accuracy
-from modaltune_jax.metrics.estimate import Estimate
-from modaltune_jax.metrics.survival import harrell_c
 from modaltune_jax.ridge_cox import FitError, RidgeCox, fit_ridge_cox
+from modaltune_jax.scores import (
+    PROBE,
+    TARGET_TASKS,
+    Classes,
+    Predicted,
+    Predictions,
+    Truth,
+    cases_by_site,
+    check_table,
+    has_survival,
+    score_name,
+    score_table,
+    task_of,
+    truth_of,
+)
 from modaltune_jax.types import TASKS, InputError
-
-TARGET_TASKS = {"subtype": "diagnosis", "survival": "survival", "site": "general"}
-"""The task whose embedding is probed for each target."""
 
 MAX_ITERATIONS = 1000
 """Of the logistic regression."""
-
-POOLED, OVERALL = "pooled", "overall"
-"""In place of a site: one probe for all sites together; the headline of a target, the mean over sites."""
 
 
 def subtype_probe(embeddings: Float[np.ndarray, "n e"], labels: Integer[np.ndarray, "n"]) -> Any:
@@ -88,7 +93,7 @@ def survival_probe(
     Raises:
       FitError: see `fit_ridge_cox`.
     """
-    known = _has_survival(time, event)
+    known = has_survival(time, event)
     return fit_ridge_cox(embeddings[known], time[known], event[known], penalty)
 
 
@@ -97,8 +102,9 @@ def probe_table(
     table: pd.DataFrame,
     sites: Sequence[str],
     splits: Sequence[str] = ("val", "test"),
+    targets: Sequence[str] = tuple(TARGET_TASKS),
 ) -> pd.DataFrame:
-    """Fits all probes on the train split and scores them on `splits`.
+    """Fits the probes of `targets` on the train split and scores them on `splits`.
 
     Each target is probed on the embedding of its own task (`TARGET_TASKS`); embeddings with one task only
     (t = 1, as from a baseline) serve all targets. Rows per split:
@@ -114,53 +120,83 @@ def probe_table(
       table: columns split, site, subtype (-1 none), time (months, NaN unknown), event (1, 0, -1 unknown).
       sites: sites to probe; cases of other sites are ignored.
       splits: splits to score.
+      targets: what to probe.
 
     Returns:
-      Columns split, site, target, task (its embedding), metric, value, num, num_events, reason. What
-      cannot be estimated has value NaN and a reason.
+      `scores.COLUMNS`, with method "probe". What cannot be estimated has value NaN and a reason.
 
     Raises:
       InputError: a missing column, not one embedding per row, or an unexpected number of tasks.
     """
-    _check(embeddings, table)
-    columns = {name: table[name].to_numpy() for name in ("split", "site", "subtype", "time", "event")}
-    rows = []
-    for target, task in TARGET_TASKS.items():
-        index = TASKS.index(task) if embeddings.shape[1] > 1 else 0
-        x = embeddings[:, index]
-        problem = _problem(target, columns, sites)
-        results = _per_site(problem, x, columns, sites, splits, with_sites=target != "site")
-        rows += [
-            {"split": split, "site": site, "target": target, "task": TASKS[index], "metric": problem.metric}
-            | dataclasses.asdict(estimate)
-            for (split, site), estimate in results.items()
-        ]
-    return pd.DataFrame(rows)[
-        ["split", "site", "target", "task", "metric", "value", "num", "num_events", "reason"]
-    ]
+    return score_table(probe_predictions(embeddings, table, sites, targets), table, splits)
+
+
+def probe_predictions(
+    embeddings: Float[np.ndarray, "n t e"],
+    table: pd.DataFrame,
+    sites: Sequence[str],
+    targets: Sequence[str] = tuple(TARGET_TASKS),
+) -> list[Predicted]:
+    """What `probe_table` scores: fits the probes on the train split and applies them to all cases.
+
+    Args:
+      embeddings: as for `probe_table`.
+      table: as for `probe_table`.
+      sites: as for `probe_table`.
+      targets: as for `probe_table`.
+
+    Raises:
+      InputError: as for `probe_table`.
+    """
+    check_table(table, [("embeddings", embeddings)])
+    if embeddings.shape[1] not in (1, len(TASKS)):
+        raise InputError(f"embeddings have {embeddings.shape[1]} tasks: expected 1 or {len(TASKS)}")
+    is_train = (table["split"] == "train").to_numpy()
+    predicted = []
+    for target in targets:
+        task, truth = task_of(target, embeddings.shape[1]), truth_of(target, table, sites)
+        x, cases = embeddings[:, TASKS.index(task)], cases_by_site(target, truth, table, sites)
+        predictions = {site: _predict(truth, x, rows[is_train[rows]]) for site, rows in cases.items()}
+        predicted.append(Predicted(target, task, PROBE, truth, cases, predictions))
+    return predicted
+
+
+def _predict(truth: Truth, x: Float[np.ndarray, "n e"], train: Integer[np.ndarray, "m"]) -> Predictions:
+    try:
+        if isinstance(truth, Classes):
+            probe = subtype_probe(x[train], truth.labels[train]).predict
+        else:
+            probe = survival_probe(x[train], truth.time[train], truth.event[train]).risk
+    except FitError as error:
+        return str(error)
+    finite = np.isfinite(x).all(axis=1)
+    predicted = np.full(len(x), np.nan)
+    predicted[finite] = probe(x[finite])
+    return predicted
 
 
 def format_table(table: pd.DataFrame) -> str:
     """A table from `probe_table` as text: a block per target, a line per site, a column per split.
 
-    A cell holds the value and in brackets the number of cases (and deaths); `-` stands for what could not
-    be estimated. Reasons and remarks follow below the blocks.
+    Rows of heads, if there are any, make blocks of their own. A cell holds the value and in brackets the
+    number of cases (and deaths); `-` stands for what could not be estimated. Reasons and remarks follow
+    below the blocks.
     """
     lines = []
-    for (target, task, metric), block in table.groupby(["target", "task", "metric"], sort=False):
+    keys = ["target", "task", "method", "metric"]
+    for (target, task, method, metric), block in table.groupby(keys, sort=False):
         with_deaths = metric == "harrell_c"
         cells = block.assign(cell=[_cell(row, with_deaths) for row in block.itertuples()])
         wide = cells.pivot(index="site", columns="split", values="cell")
         wide = wide.loc[cells["site"].unique(), cells["split"].unique()]
-        lines.append(
-            f"{target}: {metric} of probes on the {task} embedding, (cases{', deaths' * with_deaths})"
-        )
+        by = "probes" if method == PROBE else f"the {method} head"
+        lines.append(f"{target}: {metric} of {by} on the {task} embedding, (cases{', deaths' * with_deaths})")
         lines += [
             f"  {line}" for line in _align([["", *wide.columns], *wide.reset_index().to_numpy().tolist()])
         ]
         lines.append("")
-    noted = table[table["reason"] != ""]
-    lines += [f"{row.target}, {row.site}, {row.split}: {row.reason}" for row in noted.itertuples()]
+    for row in table[table["reason"] != ""].itertuples():
+        lines.append(f"{score_name(row.target, row.method)}, {row.site}, {row.split}: {row.reason}")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -175,118 +211,3 @@ def _align(rows: list[list[str]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-
-
-class _Classes(NamedTuple):
-    """Classes to predict: a label per case of the table, a fit on some rows, a score on others."""
-
-    labels: Integer[np.ndarray, "n"]
-    metric: str = "balanced_accuracy"
-
-    def known(self) -> Bool[np.ndarray, "n"]:
-        return self.labels >= 0
-
-    def fit(self, x: np.ndarray, rows: np.ndarray) -> Any:
-        return subtype_probe(x[rows], self.labels[rows])
-
-    def score(self, model: Any, x: np.ndarray, rows: np.ndarray) -> Estimate:
-        return balanced_accuracy(self.labels[rows], model.predict(x[rows]))
-
-
-class _Survival(NamedTuple):
-    """Survival to predict, with the same interface."""
-
-    time: Float[np.ndarray, "n"]
-    event: Shaped[np.ndarray, "n"]
-    metric: str = "harrell_c"
-
-    def known(self) -> Bool[np.ndarray, "n"]:
-        return _has_survival(self.time, self.event)
-
-    def fit(self, x: np.ndarray, rows: np.ndarray) -> RidgeCox:
-        return survival_probe(x[rows], self.time[rows], self.event[rows])
-
-    def score(self, model: RidgeCox, x: np.ndarray, rows: np.ndarray) -> Estimate:
-        return harrell_c(model.risk(x[rows]), self.time[rows], self.event[rows])
-
-
-_Problem = _Classes | _Survival
-
-
-def _problem(target: str, columns: dict[str, np.ndarray], sites: Sequence[str]) -> _Problem:
-    if target == "survival":
-        return _Survival(columns["time"].astype(np.float64), columns["event"])
-    site = pd.Index(sites).get_indexer(columns["site"])
-    if target == "site":
-        return _Classes(site)
-    subtype = columns["subtype"].astype(np.int64)
-    return _Classes(np.where(subtype >= 0, site * (subtype.max(initial=0) + 1) + subtype, -1))
-
-
-def _per_site(
-    problem: _Problem,
-    x: Float[np.ndarray, "n e"],
-    columns: dict[str, np.ndarray],
-    sites: Sequence[str],
-    splits: Sequence[str],
-    *,
-    with_sites: bool,
-) -> dict[tuple[str, str], Estimate]:
-    """Estimates by (split, site | pooled | overall)."""
-    members = {site: problem.known() & (columns["site"] == site) for site in sites} if with_sites else {}
-    members[POOLED if with_sites else OVERALL] = problem.known() & np.isin(columns["site"], list(sites))
-    results = {}
-    for site, member in members.items():
-        scored = {split: np.flatnonzero(member & (columns["split"] == split)) for split in splits}
-        train = np.flatnonzero(member & (columns["split"] == "train"))
-        for split, estimate in _fit_and_score(problem, x, train, scored).items():
-            results[split, site] = estimate
-    if with_sites:
-        for split in splits:
-            results[split, OVERALL] = _mean({site: results[split, site] for site in sites})
-    return results
-
-
-def _fit_and_score(
-    problem: _Problem, x: Float[np.ndarray, "n e"], train: np.ndarray, scored: dict[str, np.ndarray]
-) -> dict[str, Estimate]:
-    try:
-        model = problem.fit(x, train)
-    except FitError as error:
-        return {split: Estimate.missing(str(error), len(rows)) for split, rows in scored.items()}
-    return {split: _score(problem, model, x, rows) for split, rows in scored.items()}
-
-
-def _score(problem: _Problem, model: Any, x: Float[np.ndarray, "n e"], rows: np.ndarray) -> Estimate:
-    if len(rows) == 0:
-        return Estimate.missing("no case")
-    if not np.isfinite(x[rows]).all():
-        return Estimate.missing("embeddings are not finite", len(rows))
-    return problem.score(model, x, rows)
-
-
-def _mean(per_site: dict[str, Estimate]) -> Estimate:
-    """Mean over the sites that could be estimated; the reason names the others."""
-    good = [estimate for estimate in per_site.values() if estimate.is_estimable]
-    missing = [site for site, estimate in per_site.items() if not estimate.is_estimable]
-    value = math.fsum(estimate.value for estimate in good) / len(good) if good else math.nan
-    return Estimate(
-        value,
-        sum(estimate.num for estimate in good),
-        sum(estimate.num_events for estimate in good),
-        f"without {', '.join(missing)}" if missing else "",
-    )
-
-
-def _has_survival(time: Float[np.ndarray, "n"], event: Shaped[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-    return np.isfinite(time) & (event >= 0)
-
-
-def _check(embeddings: np.ndarray, table: pd.DataFrame) -> None:
-    missing = sorted({"split", "site", "subtype", "time", "event"} - set(table.columns))
-    if missing:
-        raise InputError(f"the table of cases lacks column(s) {', '.join(missing)}")
-    if len(embeddings) != len(table):
-        raise InputError(f"{len(embeddings)} embeddings for {len(table)} cases: give one row per case")
-    if embeddings.shape[1] not in (1, len(TASKS)):
-        raise InputError(f"embeddings have {embeddings.shape[1]} tasks: expected 1 or {len(TASKS)}")

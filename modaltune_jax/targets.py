@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -18,6 +18,9 @@ from jaxtyping import Float
 from modaltune_jax.inputs.prompts import task_sentences
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import Transforms, fit_transforms
+from modaltune_jax.losses.combine import LossConfig
+from modaltune_jax.models.text.base import TextEncoder
+from modaltune_jax.supervision import Supervision, supervise
 from modaltune_jax.types import InputError
 
 
@@ -35,23 +38,6 @@ class TextConfig:
     encoder: str
     projector_seed: int
     cache_dir: str
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """A frozen encoder of sentences.
-
-    Attributes:
-      dim: width d of its vectors.
-      fingerprint: sha256 that changes whenever the vectors would.
-    """
-
-    dim: int
-    fingerprint: str
-
-    def encode(self, sentences: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """One float32 vector per sentence."""
-        ...
 
 
 def load_encoder(name_or_path: str | Path) -> TextEncoder:
@@ -200,20 +186,33 @@ class Targets:
       transforms: survival bins of the sentences, and the standardisation of the inputs.
       projector: from text vectors to targets.
       text_encoder: fingerprint of the text encoder.
+      supervision: what losses and heads know of the labels.
     """
 
     values: Float[np.ndarray, "n t e"]
     transforms: Transforms
     projector: Projector
     text_encoder: str
+    supervision: Supervision
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """What a checkpoint notes to know its targets again, besides the projector's arrays."""
-        return {"transforms": self.transforms.to_json(), "text_encoder": self.text_encoder}
+        return {
+            "transforms": self.transforms.to_json(),
+            "text_encoder": self.text_encoder,
+            "supervision": self.supervision.to_dict(),
+        }
 
 
 def targets_of_records(
-    records: Records, encoder: TextEncoder, config: TextConfig, *, num_bins: int, bins: str, dim: int
+    records: Records,
+    encoder: TextEncoder,
+    config: TextConfig,
+    loss: LossConfig,
+    *,
+    num_bins: int,
+    bins: str,
+    dim: int,
 ) -> Targets:
     """Fits the transforms on train, words every case's sentences, embeds and projects them.
 
@@ -221,6 +220,7 @@ def targets_of_records(
       records: the cases.
       encoder: frozen text encoder.
       config: its settings and the projector's seed.
+      loss: whose terms decide what there is to know of the labels.
       num_bins, bins: see `fit_transforms`.
       dim: width e of the targets.
     """
@@ -235,4 +235,4 @@ def targets_of_records(
     ]
     projector = Projector.init(config.projector_seed, encoder.dim, dim)
     values = build_targets(worded, encoder, projector, config.cache_dir)
-    return Targets(values, transforms, projector, encoder.fingerprint)
+    return Targets(values, transforms, projector, encoder.fingerprint, supervise(records, encoder, loss))

@@ -18,12 +18,14 @@ from jax.sharding import Mesh
 
 from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
-from modaltune_jax.config import Config, LossConfig
-from modaltune_jax.evaluate import embed_cases, selection_score
+from modaltune_jax.config import Config
+from modaltune_jax.evaluate import predict_cases, selection_score
+from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS
-from modaltune_jax.losses.distillation import kl_to_text
+from modaltune_jax.losses.combine import Objective, make_objective, similarity_logits
+from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.modaltune import ModalTune
 from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weights
@@ -44,6 +46,7 @@ class TrainState(NamedTuple):
     seed: jax.Array
     trainable: Params
     opt_state: optax.OptState
+    memory: RiskMemory | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Run:
       frozen: parameters that nothing updates.
       encoder_hash: sha256 that names the encoder's weights.
       train_step: `(state, frozen, batch) -> (state, metrics)`, jitted.
-      embed_step: `(trainable, frozen, batch) -> [b, t, e]`, jitted.
+      predict_step: `(trainable, frozen, batch) -> {"embedding": [b, t, e], ...}`, jitted, with what the heads
+        that there are say: "risk" `[b]`, "hazard" `[b, c]`, "similarity" `[b, k]`.
       batches: training batches without end.
     """
 
@@ -73,7 +77,7 @@ class Run:
     frozen: Params
     encoder_hash: str
     train_step: Callable[..., Any]
-    embed_step: Callable[..., Any]
+    predict_step: Callable[..., Any]
     batches: Batches
 
     @property
@@ -83,41 +87,51 @@ class Run:
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: LossConfig
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, objective: Objective
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step: gradients and optimizer state exist for trainable leaves only."""
 
     def train_step(state: TrainState, frozen: Params, batch: Batch):
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
-        def objective(trainable: Params) -> jax.Array:
-            model = nnx.merge(graphdef, merge_params(trainable, frozen))
-            embedding = model(batch, key).embedding
-            per_case = kl_to_text(
-                embedding, batch.targets, None, temperature=loss.temperature, scale=loss.scale
-            )
-            return jnp.sum(per_case * batch.weight) / jnp.maximum(batch.weight.sum(), 1.0)
+        def loss(trainable: Params):
+            out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch, key)
+            value, terms, memory = objective(out.embedding, out.predictions, batch, state.memory, state.step)
+            return value, (terms, memory)
 
-        value, grads = jax.value_and_grad(objective)(state.trainable)
+        (value, (terms, memory)), grads = jax.value_and_grad(loss, has_aux=True)(state.trainable)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {
             "loss": value,
             "grad_norm": optax.global_norm(grads),
             "cases": batch.weight.sum(),
+            "terms": terms,
         }
-        return TrainState(state.step + 1, state.seed, trainable, opt_state), metrics
+        return TrainState(state.step + 1, state.seed, trainable, opt_state, memory), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[Params, Params, Batch], jax.Array]:
-    """The jitted evaluation pass: dropout off."""
+def make_predict_step(
+    graphdef: nnx.GraphDef, bank: jax.Array | np.ndarray
+) -> Callable[[Params, Params, Batch], dict[str, jax.Array]]:
+    """The jitted evaluation pass: dropout off.
 
-    def embed_step(trainable: Params, frozen: Params, batch: Batch) -> jax.Array:
-        return nnx.merge(graphdef, merge_params(trainable, frozen))(batch).embedding
+    Args:
+      graphdef: of the model.
+      bank: `[k, d]` text vectors of the classes, for a model with a head for them.
+    """
 
-    return jax.jit(embed_step)
+    def predict_step(trainable: Params, frozen: Params, batch: Batch) -> dict[str, jax.Array]:
+        out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch)
+        said = out.predictions
+        values = {"embedding": out.embedding, "risk": said.risk, "hazard": said.hazard}
+        if said.text is not None:
+            values["similarity"] = similarity_logits(said, jnp.asarray(bank))
+        return {name: value for name, value in values.items() if value is not None}
+
+    return jax.jit(predict_step)
 
 
 def build(
@@ -139,7 +153,7 @@ def build(
     _check_features(config, records)
     mesh = partitioning.make_mesh(config.mesh)
     inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
-    model = ModalTune(config.model, inputs, rngs=nnx.Rngs(seed))
+    model = ModalTune(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
     encoder = config.model.encoder
     encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)
     load_adapter_weights(model, config.adapter_weights, encoder, encoder_hash)
@@ -157,6 +171,7 @@ def build(
         seed=seed,
         **_shards(mesh),
     )
+    memory = _memory_size(config, records)
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
@@ -165,6 +180,7 @@ def build(
         trainable,
         # Placed like the rest: a first step on other shardings than the second would compile twice.
         partitioning.replicate(optimizer.init(trainable), mesh),
+        partitioning.replicate(RiskMemory.empty(memory), mesh) if memory else None,
     )
     run = Run(
         config=config,
@@ -175,8 +191,12 @@ def build(
         mesh=mesh,
         frozen=partitioning.shard_params(frozen, mesh),
         encoder_hash=encoder_hash,
-        train_step=make_train_step(graphdef, optimizer, config.loss),
-        embed_step=make_embed_step(graphdef),
+        train_step=make_train_step(
+            graphdef,
+            optimizer,
+            make_objective(config.loss, targets.supervision.space, batches.steps_per_epoch),
+        ),
+        predict_step=make_predict_step(graphdef, targets.supervision.space.bank),
         batches=batches,
     )
     return run, first
@@ -228,19 +248,26 @@ def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
 
 
 def probe(run: Run, trainable: Params, splits: tuple[str, ...]) -> pd.DataFrame:
-    """Embeds train and `splits`, fits the probes on train, scores them on `splits`."""
-    embeddings = embed(run, trainable, ("train", *splits))
-    return probe_table(embeddings, run.records.table, run.records.sites, splits)
+    """Embeds train and `splits`, fits the probes on train, scores probes and heads on `splits`."""
+    return score(run, predict(run, trainable, ("train", *splits)), splits)
 
 
-def embed(run: Run, trainable: Params, splits: tuple[str, ...]) -> np.ndarray:
-    """Embeddings `[n, t, e]` of the cases of `splits`; NaN rows for the others."""
+def score(run: Run, outputs: dict[str, np.ndarray], splits: tuple[str, ...]) -> pd.DataFrame:
+    """Probes on what `predict` gave, and its heads, in one table."""
+    records, labels = run.records, run.targets.supervision.labels
+    probes = probe_table(outputs["embedding"], records.table, records.sites, splits)
+    heads = heads_table(outputs, records.table, records.sites, labels, splits)
+    return probes if heads.empty else pd.concat([probes, heads], ignore_index=True)
+
+
+def predict(run: Run, trainable: Params, splits: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What `Run.predict_step` says of every case of `splits`, by row; NaN rows for the others."""
     rows = np.concatenate([run.records.rows(split) for split in splits])
     batches = eval_batches(
         run.records, rows, run.targets.values, run.targets.transforms, run.pipeline, **_shards(run.mesh)
     )
-    step = lambda batch: run.embed_step(trainable, run.frozen, batch)  # noqa: E731
-    return embed_cases(step, batches, run.mesh, run.records.num_cases)
+    step = lambda batch: run.predict_step(trainable, run.frozen, batch)  # noqa: E731
+    return predict_cases(step, batches, run.mesh, run.records.num_cases)
 
 
 def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, dict[str, Any]]:
@@ -267,6 +294,16 @@ def _check_features(config: Config, records: Records) -> None:
             f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features "
             "of its own tile encoder"
         )
+
+
+def _memory_size(config: Config, records: Records) -> int:
+    num_train = len(records.rows("train"))
+    if config.loss.cox.memory >= num_train:
+        raise InputError(
+            f"config.loss.cox.memory={config.loss.cox.memory} holds every one of the {num_train} training "
+            "cases, so that a case would be compared with itself: make it smaller"
+        )
+    return config.loss.cox.memory
 
 
 def _meta(run: Run, *, best: float, data: dict[str, Any]) -> dict[str, Any]:

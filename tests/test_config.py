@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import modaltune_jax
-from configs import common
+from configs import common, hipt
 from modaltune_jax import config_file, experiment, partitioning
 from modaltune_jax.config import Config, unpack
 from modaltune_jax.inputs.pipeline import train_batches
@@ -20,6 +20,8 @@ from modaltune_jax.locations import shipped
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.models.weights import EncoderWeightsConfig
+from modaltune_jax.supervision import supervise
+from modaltune_jax.targets import load_encoder
 from modaltune_jax.train import build
 from modaltune_jax.types import InputError
 from tests import tiny
@@ -121,7 +123,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one(path):
         pytest.param("model.encoder.num_heads=7", "num_heads 7", id="heads of the encoder"),
         pytest.param("model.encoder.dilated_ratios=1,2", "same branches", id="branches"),
         pytest.param("model.pathways.dropout=1.0", "below 1", id="rate of 1"),
-        pytest.param("loss.temperature=0", "must be positive", id="temperature of 0"),
+        pytest.param("loss.distillation.temperature=0", "must be positive", id="temperature of 0"),
         pytest.param("optim.epochs=0", "must be positive", id="no epoch"),
         pytest.param("optim.warmup_epochs=60", "optim.warmup_epochs", id="warm-up as long as training"),
         pytest.param("optim.weight_decay=-1", "0 or more", id="negative decay"),
@@ -148,6 +150,7 @@ SHIPPED = [
     "pancancer.py:demo",
     *(f"hipt.py:pancancer,{encoder}" for encoder in ("mean_pool", "longnet", "longnet_frozen")),
     "hipt.py:blca,longnet",
+    *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),
     "titan.py:brca",
 ]
 
@@ -176,11 +179,13 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_takes_a_step(name, data):
-    _, records, targets = data
+    folder, records, targets = data
     as_shipped = config_file.load(name)
     unpack(as_shipped)
     tiny.shrink(as_shipped, as_shipped.model.encoder.name)
     config = unpack(smallest(as_shipped))
+    labels = supervise(records, load_encoder(folder / "sentences.npz"), config.loss)
+    targets = dataclasses.replace(targets, supervision=labels)
     (_, modalities), *_ = config.compare
     run, state = build(config, 0, modalities, records, targets)
     batches = train_batches(
@@ -238,7 +243,13 @@ def test_every_key_is_read(data, tmp_path, capsys):
     """A key that nothing reads is a promise that nothing keeps."""
     folder, records, targets = data
     seen: set[str] = set()
-    config = unpack(smallest(tiny.config_dict(folder)))
+    as_written = smallest(tiny.config_dict(folder))
+    as_written.loss = common.loss(
+        distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0
+    )
+    as_written.loss.cox.memory = 5
+    as_written.loss.discrete_hazard.num_bins = 2
+    config = unpack(as_written)
     shorter = dataclasses.replace(config.optim, epochs=1, warmup_epochs=0)
     experiment.run(
         watch(dataclasses.replace(config, optim=shorter), seen), tmp_path / "run", is_training=True

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modaltune_jax.evaluate import check_selection, embed_cases, selection_score
+from modaltune_jax.evaluate import check_selection, predict_cases, selection_score
 from modaltune_jax.partitioning import MeshConfig, make_mesh
 from modaltune_jax.types import Batch, InputError
 
@@ -20,8 +20,13 @@ def batch(*index: int) -> Batch:
 
 def test_every_case_lands_in_its_row():
     mesh = make_mesh(MeshConfig(data=1))
-    step = lambda b: jnp.broadcast_to(b.features[:, :, None], (len(b.features), 3, 2))  # noqa: E731
-    embeddings = embed_cases(step, [batch(4, 1), batch(0, -1)], mesh, num_cases=6)
+    step = lambda b: {  # noqa: E731
+        "embedding": jnp.broadcast_to(b.features[:, :, None], (len(b.features), 3, 2)),
+        "risk": -b.features[:, 0],
+    }
+    said = predict_cases(step, [batch(4, 1), batch(0, -1)], mesh, num_cases=6)
+    np.testing.assert_array_equal(said["risk"], [0, -1, np.nan, np.nan, -4, np.nan])
+    embeddings = said["embedding"]
     assert embeddings.shape == (6, 3, 2)
     assert embeddings.dtype == np.float32
     np.testing.assert_array_equal(embeddings[[0, 1, 4]], np.broadcast_to([[[0]], [[1]], [[4]]], (3, 3, 2)))
@@ -29,9 +34,8 @@ def test_every_case_lands_in_its_row():
 
 
 def probes(**overall: float) -> pd.DataFrame:
-    rows = [
-        {"split": "val", "site": "overall", "target": name, "value": value} for name, value in overall.items()
-    ]
+    common = {"split": "val", "site": "overall", "method": "probe"}
+    rows = [{**common, "target": name, "value": value} for name, value in overall.items()]
     for other in ({"split": "test"}, {"site": "pooled"}, {"site": "brca"}):
         rows += [{**row, **other, "value": 0.99} for row in rows[: len(overall)]]
     return pd.DataFrame(rows)
@@ -44,11 +48,19 @@ def probes(**overall: float) -> pd.DataFrame:
         pytest.param(("subtype", "survival"), 0.7, id="two"),
         pytest.param(("subtype", "site"), 0.8, id="one that cannot be estimated is left out"),
         pytest.param(("site",), -math.inf, id="none can be estimated"),
+        pytest.param(("survival:risk",), 0.9, id="a head"),
+        pytest.param(("subtype", "survival:risk"), 0.85, id="a probe and a head"),
+        pytest.param(("survival:hazard",), -math.inf, id="a head that the model does not have"),
         pytest.param(("last",), 30.0, id="last"),
     ],
 )
 def test_the_score_is_the_mean_of_the_overall_values_on_validation(targets, score):
-    table = probes(subtype=0.8, survival=0.6, site=math.nan)
+    table = pd.concat(
+        [
+            probes(subtype=0.8, survival=0.6, site=math.nan),
+            probes(survival=0.9).assign(method="risk"),
+        ]
+    )
     assert selection_score(table, targets, step=30) == pytest.approx(score)
 
 
@@ -72,11 +84,24 @@ def cases(num_val: int = 8, *, labelled: bool = True, survival: bool = True) -> 
         pytest.param(cases(), ("subtype", "survival"), id="all known"),
         pytest.param(cases(survival=False), ("subtype", "survival"), id="one of two is enough"),
         pytest.param(cases(labelled=False), ("survival",), id="survival alone"),
+        pytest.param(cases(), ("survival:risk", "subtype:similarity"), id="heads"),
+        pytest.param(cases(survival=False), ("survival:risk", "subtype"), id="a probe is enough"),
+        pytest.param(cases(labelled=False), ("survival:hazard", "subtype"), id="a head is enough"),
         pytest.param(cases(0, labelled=False), ("last",), id="the last step needs no validation"),
     ],
 )
 def test_labels_that_can_pick_a_checkpoint(table, targets):
     check_selection(table, ("brca",), targets)
+
+
+def test_no_probe_is_fitted_for_a_head(monkeypatch):
+    for name in ("survival_probe", "subtype_probe"):
+        monkeypatch.setattr(f"modaltune_jax.probes.{name}", None)  # to be fitted would raise
+    check_selection(cases(), ("brca",), ("survival:risk", "subtype:similarity"))
+    # A probe of survival could not be fitted on these.
+    table = cases()
+    table.loc[table["split"] == "train", "event"] = 0
+    check_selection(table, ("brca",), ("survival:risk",))
 
 
 def test_no_training_case_is_refused():
@@ -91,6 +116,9 @@ def test_no_training_case_is_refused():
         pytest.param(cases(labelled=False), ("subtype",), id="no subtypes"),
         pytest.param(cases(survival=False), ("survival",), id="no survival"),
         pytest.param(cases(), ("site",), id="one site only"),
+        pytest.param(cases(survival=False), ("survival:risk",), id="a head without survival"),
+        pytest.param(cases(labelled=False), ("subtype:similarity",), id="a head without subtypes"),
+        pytest.param(cases(0), ("survival:risk",), id="a head without validation case"),
     ],
 )
 def test_labels_that_cannot_are_refused_before_training(table, targets):

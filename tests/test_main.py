@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import modaltune_jax
-from modaltune_jax import main
+from modaltune_jax import command, main
 from tests import small
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +209,6 @@ def test_compilations_are_kept(monkeypatch, given):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     if given:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", given)
-    main._prepare_jax(-1)
+    command.prepare_jax(-1)
     expected = given or "/home/somebody/.cache/modaltune_jax/xla"
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == expected

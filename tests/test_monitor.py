@@ -8,19 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modaltune_jax.losses.combine import Term
 from modaltune_jax.monitor import Monitor, read_metrics
 
 
 def metrics(loss: float, cases: float = 4.0, grad_norm: float = 1.0) -> dict:
-    return {"loss": jnp.float32(loss), "cases": jnp.float32(cases), "grad_norm": jnp.float32(grad_norm)}
+    terms = {"cox": Term(jnp.float32(loss * cases), jnp.float32(cases))}
+    values = {"loss": jnp.float32(loss), "cases": jnp.float32(cases), "grad_norm": jnp.float32(grad_norm)}
+    return {**values, "terms": terms}
 
 
 def probe_table(value: float) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"site": "brca", "target": "subtype", "value": 0.1},
-            {"site": "overall", "target": "subtype", "value": value},
-            {"site": "overall", "target": "survival", "value": math.nan},
+            {"site": "brca", "target": "subtype", "method": "probe", "value": 0.1},
+            {"site": "overall", "target": "subtype", "method": "probe", "value": value},
+            {"site": "overall", "target": "survival", "method": "probe", "value": math.nan},
+            {"site": "overall", "target": "survival", "method": "risk", "value": 0.6},
         ]
     )
 
@@ -44,7 +48,9 @@ def test_a_line_an_epoch_and_a_line_of_probes(tmp_path, capsys):
     assert rows[0]["train/loss"] == pytest.approx(1.5)
     assert rows[0]["train/grad_norm"] == pytest.approx(1.0)
     assert rows[0]["train/cases_per_second"] > 0
-    assert rows[2] == {"step": 4, "val/subtype": 0.54, "val/score": 0.5}, "what is not estimable is left out"
+    scores = {"val/subtype": 0.54, "val/survival:risk": 0.6, "val/score": 0.5}
+    assert rows[2] == {"step": 4, **scores}, "what is not estimable is left out"
+    assert rows[0]["train/loss_cox"] == pytest.approx(1.5)
     assert "epoch 2: val subtype 0.540" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "probes_val.csv")["step"].unique().tolist() == [4]
     assert list((tmp_path / "tensorboard").iterdir())

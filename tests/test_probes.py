@@ -12,8 +12,15 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 
 from modaltune_jax import probes, ridge_cox
 from modaltune_jax.metrics.survival import harrell_c
-from modaltune_jax.probes import OVERALL, POOLED, format_table, probe_table, subtype_probe, survival_probe
+from modaltune_jax.probes import (
+    format_table,
+    probe_predictions,
+    probe_table,
+    subtype_probe,
+    survival_probe,
+)
 from modaltune_jax.ridge_cox import FitError, fit_ridge_cox
+from modaltune_jax.scores import COLUMNS, OVERALL, POOLED
 from modaltune_jax.types import InputError
 
 SITES = ("brca", "rcc")
@@ -190,6 +197,8 @@ def test_table_rows_and_values():
     } | {(split, OVERALL, "site") for split in ("val", "test")}
     assert set(zip(result.split, result.site, result.target, strict=True)) == expected
     assert len(result) == len(expected)
+    assert list(result.columns) == list(COLUMNS)
+    assert set(result["method"]) == {"probe"}
     assert (result.value > 0.7).all()
     assert (result.reason == "").all()
     tasks = dict(zip(result.target, result.task, strict=True))
@@ -219,6 +228,33 @@ def test_each_target_uses_its_own_embedding():
         after = probe_table(shuffled, table, SITES)
         changed = set(before.target[before.value != after.value])
         assert changed == {target}
+
+
+def test_some_targets_alone(monkeypatch):
+    embeddings, table = draw_table()
+    everything = probe_table(embeddings, table, SITES)
+    monkeypatch.setattr(probes, "survival_probe", None)  # to be fitted would raise
+    some = probe_table(embeddings, table, SITES, targets=("subtype", "site"))
+    expected = everything[everything["target"] != "survival"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)
+
+
+def test_predictions_are_those_of_the_probe_of_each_site():
+    embeddings, table = draw_table()
+    embeddings[7] = math.nan
+    table.loc[7, "split"] = "test"
+    subtype, survival = probe_predictions(embeddings, table, SITES, ("subtype", "survival"))
+    known = table.time.notna() & (table.event >= 0) & (table.split == "train")
+    for predicted, member in zip(survival.predictions.values(), (*SITES, POOLED), strict=True):
+        train = (known & (table.site.isin(SITES if member == POOLED else [member]))).to_numpy()
+        probe = survival_probe(
+            embeddings[train, 2], table.time[train].to_numpy(), table.event[train].to_numpy()
+        )
+        np.testing.assert_array_equal(predicted, probe.risk(embeddings[:, 2]))
+        assert np.isnan(predicted).nonzero()[0].tolist() == [7]
+    brca = ((table.site == "brca") & (table.subtype >= 0)).to_numpy()
+    np.testing.assert_array_equal(subtype.cases["brca"], brca.nonzero()[0])
+    assert np.mean(subtype.predictions["brca"][brca] == table.subtype[brca]) > 0.9
 
 
 def test_one_task_serves_all_targets():
@@ -271,7 +307,7 @@ def test_what_cannot_be_estimated_has_a_reason():
     result = probe_table(embeddings, table, SITES)
     assert value(result, "test", "rcc", "survival").reason == "no death seen in training"
     assert value(result, "test", "rcc", "subtype").reason == "one class only"
-    assert value(result, "val", OVERALL, "site").reason == "embeddings are not finite"
+    assert value(result, "val", OVERALL, "site").reason == "predictions are not finite"
     for target in ("subtype", "survival"):
         overall = value(result, "test", OVERALL, target)
         assert overall.value == value(result, "test", "brca", target).value
@@ -301,7 +337,7 @@ def test_wrong_tables_are_refused():
     embeddings, table = draw_table()
     with pytest.raises(InputError, match=r"lacks column\(s\) event, time"):
         probe_table(embeddings, table.drop(columns=["time", "event"]), SITES)
-    with pytest.raises(InputError, match="239 embeddings for 240 cases"):
+    with pytest.raises(InputError, match="239 rows of embeddings for 240 cases"):
         probe_table(embeddings[1:], table, SITES)
     with pytest.raises(InputError, match="have 2 tasks"):
         probe_table(embeddings[:, :2], table, SITES)

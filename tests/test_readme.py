@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs import draw_data_flow, list_config_keys
-from modaltune_jax import experiment, main
+from modaltune_jax import command, experiment, main
 from modaltune_jax.convert import __main__ as convert
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.inputs.records import Records
@@ -34,15 +34,15 @@ def told(monkeypatch, tmp_path):
     """An empty folder to work in, and a command line that stops where training would begin."""
     configs = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "_prepare_jax", lambda verbosity: None)
+    monkeypatch.setattr(command, "prepare_jax", lambda verbosity: None)
     monkeypatch.setattr(
         experiment, "run", lambda config, workdir, *, is_training: configs.append((config, workdir))
     )
     return configs
 
 
-def check(command: list[str]) -> None:
-    match command:
+def check(words: list[str]) -> None:
+    match words:
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
         case ["pip", "install", *_, "-r", file]:
@@ -61,7 +61,7 @@ def check(command: list[str]) -> None:
         case ["python", file]:
             runpy.run_path(file, run_name="__main__")
         case _:
-            pytest.fail(f"no check for this command: {shlex.join(command)}")
+            pytest.fail(f"no check for this command: {shlex.join(words)}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -73,8 +73,8 @@ def test_commands_and_python_of_a_page(page, told):
             Path(named[1]).write_text(block, encoding="utf-8")
         else:
             exec(compile(block, page.name, "exec"), {})
-    for command in commands(page):
-        check(command)
+    for words in commands(page):
+        check(words)
 
 
 def test_the_cases_of_the_readme_are_trained_on(told):
@@ -103,7 +103,9 @@ def test_linked_and_named_files_exist(page):
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("folder", ["modaltune_jax", "modaltune_jax/inputs", "modaltune_jax/models", "modaltune_jax/convert"])
+@pytest.mark.parametrize(
+    "folder", ["modaltune_jax", "modaltune_jax/inputs", "modaltune_jax/models", "modaltune_jax/convert"]
+)
 def test_design_names_every_module(folder):
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     modules = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}

@@ -15,7 +15,7 @@ from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.monitor import read_metrics
-from modaltune_jax.train import build, embed, restore_best, train
+from modaltune_jax.train import build, predict, restore_best, train
 from modaltune_jax.types import InputError
 from tests import tiny
 
@@ -146,7 +146,7 @@ def test_best_checkpoint_restores_and_holds_no_encoder(folder, finished):
     best, meta = restore_best(run, last, folder / "finished")
     assert set(best) == {"adapter", "fusion", "modal_tokens"}
     assert meta["encoder"] == run.encoder_hash
-    embeddings = embed(run, best, ("val",))
+    embeddings = predict(run, best, ("val",))["embedding"]
     val = run.records.rows("val")
     assert np.isfinite(embeddings[val]).all()
     assert np.isnan(np.delete(embeddings, val, axis=0)).all()

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
+from modaltune_jax.class_bank import prompts_from_templates
 from modaltune_jax.config import Config, unpack
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.prompts import task_sentences
@@ -45,6 +46,8 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
     """Any config in seconds: same structure, tiny sizes."""
     config.seeds = (0,)
     config.pipeline.update({"batch_size": 8, "num_buckets": 2, "multiple": 8, "max_tiles": 24})
+    config.loss.discrete_hazard.num_bins = 2
+    config.loss.cox.memory = min(config.loss.cox.memory, 6)
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=12, width=16)
     elif encoder == "titan":
@@ -78,7 +81,7 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
 
 
 def write_text_vectors(records: Records, path: Path) -> None:
-    """A random vector for every sentence of the records."""
+    """A random vector for every sentence of the records, and for every prompt of their classes."""
     transforms = fit_transforms(records, num_bins=2)
     specs = {spec.name: spec for spec in records.specs}
     sites = records.table["site"]
@@ -91,19 +94,30 @@ def write_text_vectors(records: Records, path: Path) -> None:
             )
         }
     )
+    templates = common.loss().text_similarity.templates
+    names = {name: [name] for spec in specs.values() for name in spec.classes}
+    unique += sorted(
+        {prompt for group in prompts_from_templates(names, templates).values() for prompt in group}
+    )
     vectors = np.random.default_rng(0).normal(size=(len(unique), 10)).astype(np.float32)
     np.savez(path, sentences=np.array(unique), vectors=vectors)
 
 
-def experiment(folder: Path, encoder: str = "longnet", **optim) -> tuple[Config, Records, Targets]:
+def experiment(
+    folder: Path, encoder: str = "longnet", loss: ConfigDict | None = None, **optim
+) -> tuple[Config, Records, Targets]:
     """A config with its records and targets, ready for `train.build`."""
-    config = unpack(config_dict(folder, encoder))
+    as_written = config_dict(folder, encoder)
+    if loss is not None:
+        as_written.loss = loss
+    config = unpack(as_written)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))
     records = prepare(config.data)
     targets = targets_of_records(
         records,
         load_encoder(config.text.encoder),
         config.text,
+        config.loss,
         num_bins=config.data.num_bins,
         bins="train",
         dim=config.model.embedding_dim,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modaltune_jax import command
-from modaltune_jax.convert.locate import PUBLIC, locate
+from modaltune_jax.convert.locate import HUB, PUBLIC, locate
 from modaltune_jax.types import InputError
 
 _KINDS = {
@@ -21,6 +22,11 @@ _KINDS = {
     "titan-text": "TITAN's text tower (model.safetensors); as conch",
     "bert": "a BERT-family sentence encoder; SRC is its Hugging Face folder, DST a folder",
 }
+_TEXT_TOWERS = {"conch": "CONCH", "titan-text": "TITAN"}
+_WHOLE_MODELS = ("modaltune-gigapath", "modaltune-titan")
+_FOLDERS = (*_TEXT_TOWERS, "bert")
+"""Kinds that are written as folders."""
+_TORCH = (".pth", ".pt", ".bin")
 _EXAMPLES = """\
 kinds of --from:
 {kinds}
@@ -40,57 +46,90 @@ def main(arguments: Sequence[str]) -> None:
       InputError: whatever is wrong with flags or files.
     """
     options = _parser().parse_args(arguments)
-    target = Path(options.target).expanduser()
-    if target.exists() and not options.force:
-        raise InputError(f"{target} exists: name another, or say --force to replace it")
+    _refuse_useless(options)
+    kind = options.kind or ""
+    if kind == "bert" and options.source.startswith(HUB):
+        raise InputError("--from bert reads a folder: get it with `hf download <model> --local-dir <folder>`")
+    # Before the imports that take a second, so that a mistyped path is told at once.
+    source = locate(options.source, "titan" if kind == "titan-text" else kind, download=options.download)
+    target = _target(options.target, source, options)
+    command.prepare_jax(-1)
     start = time.perf_counter()
-    report = _to_public(options, target) if options.to else _from_public(options, target)
+    report = _to_public(source, target, options) if options.to else _from_public(source, target, options)
     print(report)
     print(f"{'in':>6}  {time.perf_counter() - start:.1f} s")
 
 
 def run() -> None:
     """Entry point of the command."""
-    command.run(main, interrupted="stopped: nothing was written")
+    command.run(main, interrupted="stopped: no file was left half-written")
 
 
-def _to_public(options: argparse.Namespace, target: Path) -> Any:
+def _to_public(source: Path, target: Path, options: argparse.Namespace) -> Any:
+    encoder = locate(options.encoder, "", download=options.download) if options.encoder else None
+    if encoder is not None and _is_same(target, encoder):
+        raise InputError(f"{target} is the encoder that is read, and would be lost: name another to write")
     from modaltune_jax.convert.to_public import to_public
 
-    encoder = locate(options.encoder, "", download=options.download) if options.encoder else None
-    return to_public(Path(options.source).expanduser(), target, encoder)
+    return to_public(source, target, encoder)
 
 
-def _from_public(options: argparse.Namespace, target: Path) -> Any:
-    from modaltune_jax.convert import bert, conch, from_public
-
+def _from_public(source: Path, target: Path, options: argparse.Namespace) -> Any:
     kind = options.kind
-    _refuse_useless(options)
-    source = locate(options.source, "titan" if kind == "titan-text" else kind, download=options.download)
-    if kind in ("conch", "titan-text"):
+    if kind in _TEXT_TOWERS:
         if not options.tokenizer:
             raise InputError(f"--from {kind} needs --tokenizer, the tokenizer.json of the model")
-        prefix = "text." if kind == "conch" else "text_encoder."
-        return conch.convert(source, target, tokenizer=Path(options.tokenizer).expanduser(), prefix=prefix)
+        tokenizer = locate(options.tokenizer, "tokenizer", download=options.download)
+        from modaltune_jax.convert import conch
+
+        return conch.convert(source, target, tokenizer=tokenizer, prefix=conch.PREFIXES[_TEXT_TOWERS[kind]])
     if kind == "bert":
+        from modaltune_jax.convert import bert
+
         return bert.convert(source, target, pooling=options.pooling)
-    if kind.startswith(from_public.WHOLE_MODEL):
-        encoder = Path(options.encoder).expanduser() if options.encoder else None
+    from modaltune_jax.convert import from_public
+
+    if kind in _WHOLE_MODELS:
+        encoder = _target(options.write_encoder, source, options) if options.write_encoder else None
+        if encoder is not None and _is_same(encoder, target):
+            raise InputError(f"DST and --write-encoder are both {target}: give each a name of its own")
         return from_public.convert_modaltune(source, target, kind, encoder)
     return from_public.convert_encoder(source, target, kind, options.skip)
+
+
+def _target(name: str, source: Path, options: argparse.Namespace) -> Path:
+    """Where something may be written: never over what is read, and over nothing else unless asked."""
+    target = Path(name).expanduser()
+    if _is_same(target, source):
+        raise InputError(f"{target} is what is read, and would be lost: name another to write")
+    if target.exists() and not options.force:
+        raise InputError(f"{target} exists: name another, or say --force to replace it")
+    if options.kind in _FOLDERS:
+        return target
+    if name.endswith(os.sep) or (target.exists() and not target.is_file()):
+        raise InputError(f"{name} is no file: give the name of the file to write, e.g. weights.safetensors")
+    if not options.to and target.suffix in _TORCH:
+        raise InputError(f"{target} gets no torch file: call it {target.with_suffix('.safetensors').name}")
+    return target
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve() or (first.exists() and first.samefile(second))
 
 
 def _refuse_useless(options: argparse.Namespace) -> None:
     """A flag that would change nothing is a mistake."""
     used = {
-        "tokenizer": ("conch", "titan-text"),
+        "tokenizer": tuple(_TEXT_TOWERS),
         "pooling": ("bert",),
-        "encoder": ("modaltune-gigapath", "modaltune-titan"),
+        "encoder": ("torch",),
+        "write_encoder": _WHOLE_MODELS,
         "skip": ("gigapath", "titan"),
     }
-    for flag, kinds in used.items():
-        if getattr(options, flag) and options.kind not in kinds:
-            raise InputError(f"--{flag} has no meaning with --from {options.kind}: leave it out")
+    direction = f"--to {options.to}" if options.to else f"--from {options.kind}"
+    for flag, uses in used.items():
+        if getattr(options, flag) and (options.to or options.kind) not in uses:
+            raise InputError(f"--{flag.replace('_', '-')} has no meaning with {direction}: leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,11 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder",
         metavar="FILE",
-        help="--to torch: the slide encoder that the adapter is of; --from modaltune-*: where the encoder "
-        "in the checkpoint is written (else only the adapter is)",
+        help="--to torch: the slide encoder that the adapter is of",
     )
     parser.add_argument(
-        "--tokenizer", metavar="FILE", help="the text tower's tokenizer, a tokenizers JSON file"
+        "--write-encoder",
+        metavar="FILE",
+        help="--from modaltune-*: write the encoder in the checkpoint too (else only the adapter is)",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", help="the text tower's tokenizer, a tokenizers JSON file, or hf:..."
     )
     parser.add_argument("--pooling", metavar="NAME", help="of token vectors; default what the folder says")
     parser.add_argument(
@@ -131,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--download", action="store_true", help="fetch SRC from Hugging Face if it is not here"
     )
-    parser.add_argument("--force", action="store_true", help="replace DST")
+    parser.add_argument("--force", action="store_true", help="replace what is to be written")
     return parser
 
 

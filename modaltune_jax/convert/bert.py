@@ -14,8 +14,7 @@ from modaltune_jax.convert.text_encoder import write
 from modaltune_jax.models.text import hugging_face
 from modaltune_jax.models.text.bert import BertConfig
 from modaltune_jax.models.text.folder import TextFolder, layout
-from modaltune_jax.models.text.tokenizer import read_hugging_face_tokenizer
-from modaltune_jax.types import InputError
+from modaltune_jax.models.text.tokenizer import check_vocabulary, make_tokenizer, read_hugging_face_tokenizer
 
 _LAYER = "encoder.layer.{i}"
 _LINEARS = {
@@ -85,11 +84,8 @@ def read(folder: Path, *, pooling: str | None = None, unit_norm: bool | None = N
       InputError: a missing or unfit file; the message says what to get.
     """
     config = hugging_face.read_config(folder)
-    with open_tensors(hugging_face.find_weights(folder)) as file:
-        try:
-            params = to_params(file, config)
-        except rules.ConversionError as error:
-            raise InputError(f"{file.path}: {error}") from error
+    with open_tensors(hugging_face.find_weights(folder)) as file, rules.naming(file.path):
+        params = to_params(file, config)
     return TextFolder(
         kind="bert",
         config=config,
@@ -119,6 +115,7 @@ def convert(
     with open_tensors(weights) as file:
         num_tensors, skipped = len(file), rules.skipped(_without_prefix(file), EXTRAS)
     config = hugging_face.read_config(source)
+    check_vocabulary(make_tokenizer(stored.tokenizer, source), config.vocab_size, source)
     return write(
         folder,
         stored,

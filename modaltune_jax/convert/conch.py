@@ -136,10 +136,10 @@ def _tower(file: TensorFile, prefix: str) -> rules.Renamed:
     """The tensors below a prefix, without it."""
     names = {name.removeprefix(prefix): name for name in file if name.startswith(prefix)}
     if not names:
-        known = ", ".join(f"{model}'s is {prefix!r}" for model, prefix in PREFIXES.items())
+        known = "CONCH's is 'text.' (--from conch), TITAN's is 'text_encoder.' (--from titan-text)"
         parts = ", ".join(sorted({name.split(".")[0] for name in file})[:8])
         raise InputError(
             f"{file.path} has no tensor whose name begins with {prefix!r}, only {parts}: give the prefix of "
-            f"its text tower ({known})"
+            f"its text tower, {known}"
         )
     return rules.Renamed(file, names)

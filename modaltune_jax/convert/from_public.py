@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from flax import nnx
 from modaltune_jax.convert import modaltune, param_file, rules
 from modaltune_jax.convert.model_sizes import group_sizes, model_sizes
 from modaltune_jax.convert.report import Report
-from modaltune_jax.convert.slide_encoders import SLIDE_ENCODERS, abstract_params, shapes_of, sizes
-from modaltune_jax.convert.tensor_file import open_tensors, sha256
+from modaltune_jax.convert.slide_encoders import (
+    SLIDE_ENCODERS,
+    abstract_params,
+    encoder_tensors,
+    shapes_of,
+    sizes,
+)
+from modaltune_jax.convert.tensor_file import TensorFile, open_tensors, sha256
 from modaltune_jax.models.encoders import EncoderConfig
 from modaltune_jax.models.modaltune import ModalTune
+from modaltune_jax.types import InputError
 
 WHOLE_MODEL = "modaltune-"
 """In front of a slide encoder's kind: a ModalTune checkpoint around that encoder."""
@@ -33,15 +41,16 @@ def convert_encoder(source: Path, target: Path, kind: str, skip: Sequence[str] =
       skip: templates of names to leave out besides those that the table knows.
 
     Raises:
-      InputError: the file is damaged, or its tensors do not fit one to one.
+      InputError: the file is damaged or converted already, or its tensors do not fit one to one.
     """
     published = SLIDE_ENCODERS[kind]
-    asked = tuple(rules.Skip(name, "as asked") for name in skip)
-    table: tuple[rules.Rule, ...] = (*published.table, *published.extras, *asked)
     with open_tensors(source) as file:
-        tensors = rules.strip_prefix(file, "cls_token")
+        _refuse_converted(file)
+        tensors = encoder_tensors(file)
         config = sizes(file, tensors, kind)
-        params = rules.to_params(tensors, abstract_params(config), table)
+        table: tuple[rules.Rule, ...] = (*published.table, *published.extras, *_asked(skip, tensors))
+        with rules.naming(source):
+            params = rules.to_params(tensors, abstract_params(config), table)
         skipped = rules.skipped(tensors, table)
         num_tensors = len(file)
     return _write(
@@ -65,11 +74,16 @@ def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Pat
       encoder_target: gets the encoder's parameters, if given.
 
     Raises:
-      InputError: the file is damaged, or its tensors do not fit one to one.
+      InputError: the file is damaged or converted already, or its tensors do not fit one to one.
     """
     encoder_kind = kind.removeprefix(WHOLE_MODEL)
     with open_tensors(source) as file:
+        _refuse_converted(file)
         tensors = rules.strip_prefix(file, "gene_pe")
+        if "gene_pe" not in tensors:
+            raise InputError(
+                f"{source} has no tensor 'gene_pe' among its {len(file)}: this is no ModalTune checkpoint"
+            )
         shapes = shapes_of(file, tensors)
         config, inputs = model_sizes(shapes, sizes(file, tensors, encoder_kind))
         layout: dict[str, Any] = {
@@ -79,7 +93,8 @@ def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Pat
         }
         model = nnx.eval_shape(lambda: ModalTune(config, inputs, rngs=nnx.Rngs(0)))
         table = modaltune.rules(**layout, encoder=SLIDE_ENCODERS[encoder_kind].table)
-        params = rules.to_params(tensors, nnx.to_pure_dict(nnx.state(model, nnx.Param)), table)
+        with rules.naming(source):
+            params = rules.to_params(tensors, nnx.to_pure_dict(nnx.state(model, nnx.Param)), table)
         num_tensors = len(file)
     encoder = params.pop("encoder")
     name = param_file.fingerprint(encoder)
@@ -100,6 +115,31 @@ def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Pat
         about={"encoder": name, "layout": json.dumps(layout)},
         notes=(note,),
     )
+
+
+def _refuse_converted(file: TensorFile) -> None:
+    if param_file.is_converted(file):
+        raise InputError(
+            f"{file.path} is converted already ({file.metadata['kind']}): use it as it is, or say --to torch "
+            "to have public names again"
+        )
+
+
+def _asked(templates: Sequence[str], names: Iterable[str]) -> tuple[rules.Skip, ...]:
+    """What the user wants left out; a template that fits nothing is a mistake."""
+    skips = tuple(rules.Skip(template, "as asked") for template in templates)
+    for skip in skips:
+        try:
+            is_used = bool(rules.skipped(names, [skip]))
+        except re.error as error:
+            raise InputError(
+                f"{skip.name!r} is no template ({error}): write it like 'decoder.{{any}}'"
+            ) from error
+        if not is_used:
+            raise InputError(
+                f"no tensor has a name like {skip.name!r}: write it like 'decoder.{{any}}', or leave it out"
+            )
+    return skips
 
 
 def _write(source, target, params, *, kind, what, num_tensors, skipped=None, about=None, notes=()) -> Report:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from modaltune_jax import __version__
-from modaltune_jax.convert.rules import Params, Rename, flatten, to_params
+from modaltune_jax.convert.rules import Params, Rename, flatten, naming, to_params
 from modaltune_jax.convert.safetensors_writer import write_safetensors
 from modaltune_jax.convert.tensor_file import TensorFile
 from modaltune_jax.types import InputError
@@ -72,7 +72,8 @@ def read(file: TensorFile, kind: str, abstract: Params | None = None) -> Params:
     if abstract is None:
         params = traverse_util.unflatten_dict({tuple(path.split(".")): file[path] for path in file})
     else:
-        params = to_params(file, abstract, _SAME)
+        with naming(file.path):
+            params = to_params(file, abstract, _SAME)
     found, named = fingerprint(params), file.metadata["sha256"]
     if found != named:
         raise InputError(

@@ -7,10 +7,12 @@ more bits than its own. Anything else is one error that lists all that is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,13 +91,23 @@ class ConversionError(InputError):
       problems: every tensor and parameter that is wrong, one sentence each.
     """
 
-    def __init__(self, problems: Sequence[str]):
+    def __init__(self, problems: Sequence[str], path: Path | None = None):
         self.problems = tuple(problems)
         shown = "; ".join(problems[:_NUM_SHOWN])
         more = f"; and {len(problems) - _NUM_SHOWN} more" if len(problems) > _NUM_SHOWN else ""
+        where = f"{path}: " if path else ""
         super().__init__(
-            f"The weights do not fit the model, check that file and config agree: {shown}{more}."
+            f"{where}the weights do not fit the model, check that file and config agree: {shown}{more}"
         )
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts the name of the file that is converted before a `ConversionError`."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(error.problems, path) from error
 
 
 def to_params(tensors: Mapping[str, np.ndarray], abstract: Params, rules: Sequence[Rule]) -> Params:
@@ -110,8 +122,8 @@ def to_params(tensors: Mapping[str, np.ndarray], abstract: Params, rules: Sequen
       A nested dict like `abstract`, of contiguous numpy arrays in its dtypes.
 
     Raises:
-      ConversionError: a tensor fits no parameter or several, a parameter stays empty or is filled twice, or
-        a shape or dtype differs.
+      ConversionError: a tensor fits no parameter or several, or one and a `Skip`; a parameter stays empty or
+        is filled twice; a shape or dtype differs.
     """
     leaves = flatten(abstract)
     arrays: dict[str, np.ndarray] = {}
@@ -141,16 +153,15 @@ def to_params(tensors: Mapping[str, np.ndarray], abstract: Params, rules: Sequen
             continue
         fill(rule.path, array, rule.path)
         gathered.update(used)
+    left_out = skipped(tensors, rules)
     forward = [(rule.name, rule.path, rule.transform.forward) for rule in _renames(rules)]
     for name in (name for name in tensors if name not in gathered):
         targets = {path: how for path, how in _translations(name, forward) if path in leaves}
-        if len(targets) > 1:
-            problems.append(f"'{name}' fits several parameters: {', '.join(targets)}")
+        if misfit := _misfit(name, tensors, targets, name in left_out):
+            problems.append(misfit)
         elif targets:
             ((path, transform),) = targets.items()
             fill(path, transform(np.asarray(tensors[name])), name)
-        elif not skipped([name], rules):
-            problems.append(f"unexpected tensor '{name}' {np.shape(tensors[name])}")
     problems += [f"nothing for {path} {tuple(leaves[path].shape)}" for path in leaves if path not in arrays]
     if problems:
         raise ConversionError(problems)
@@ -270,6 +281,17 @@ def _translations(
     for template, other, function in table:
         if match := re.fullmatch(_pattern(template), text):
             yield other.format_map(match.groupdict()), function
+
+
+def _misfit(name: str, tensors: Mapping[str, np.ndarray], targets: Collection[str], is_left_out: bool) -> str:
+    """What is wrong with the places of a tensor; "" if it has one, or is left out and has none."""
+    if len(targets) > 1:
+        return f"'{name}' fits several parameters: {', '.join(targets)}"
+    if targets and is_left_out:
+        return f"'{name}' is to be left out, but {', '.join(targets)} needs it"
+    if not targets and not is_left_out:
+        return f"unexpected tensor '{name}' {np.shape(tensors[name])}"
+    return ""
 
 
 def _widens(source: np.dtype, target: np.dtype) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
+from modaltune_jax.convert.new_file import new_file
 
 _DTYPES = {
     np.dtype(np.float64): "F64",
@@ -33,6 +34,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
       path: of the file.
       tensors: by name, of any memory layout.
       metadata: entries of the header besides the tensors.
+
+    Raises:
+      InputError: the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
@@ -47,14 +51,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
         offset = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)))
-            file.write(text)
-            for name in tensors:
-                file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for name in tensors:
+            file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)

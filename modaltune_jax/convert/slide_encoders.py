@@ -102,6 +102,21 @@ def kind_of(config: EncoderConfig) -> str:
     )
 
 
+def encoder_tensors(file: TensorFile) -> rules.Renamed:
+    """The tensors of a published slide encoder, without what stands before all their names.
+
+    Raises:
+      InputError: the file holds a whole ModalTune model.
+    """
+    tensors = rules.strip_prefix(file, "cls_token")
+    if "gene_pe" in tensors:
+        raise InputError(
+            f"{file.path} holds a whole ModalTune model and not only a slide encoder: take it apart with "
+            "`python -m modaltune_jax.convert --from modaltune-gigapath` (or modaltune-titan)"
+        )
+    return tensors
+
+
 def shapes_of(file: TensorFile, tensors: rules.Renamed) -> dict[str, tuple[int, ...]]:
     """Shapes by new name, nothing read."""
     return {name: file.shapes[stored] for name, stored in tensors.names.items()}
@@ -113,12 +128,23 @@ def sizes(file: TensorFile, tensors: rules.Renamed, kind: str) -> EncoderConfig:
     Raises:
       InputError: a tensor that every file of this kind has is missing.
     """
+    shapes = shapes_of(file, tensors)
     try:
-        return SLIDE_ENCODERS[kind].sizes(shapes_of(file, tensors))
+        return SLIDE_ENCODERS[kind].sizes(shapes)
     except KeyError as error:
+        others = [other for other, file in SLIDE_ENCODERS.items() if _has_sizes(file, shapes)]
+        instead = f" but look like those of {others[0]}" if others else ""
         raise InputError(
-            f"{file.path} has no tensor {error} among its {len(file)}: these are not {kind} weights"
+            f"{file.path} has no tensor {error} among its {len(file)}: these are not {kind} weights{instead}"
         ) from error
+
+
+def _has_sizes(file: SlideEncoderFile, shapes: Shapes) -> bool:
+    try:
+        file.sizes(shapes)
+    except KeyError:
+        return False
+    return True
 
 
 def abstract_params(config: EncoderConfig) -> rules.Params:
@@ -140,8 +166,9 @@ def read(file: TensorFile, kind: str, abstract: rules.Params | None = None) -> r
     """
     if param_file.is_converted(file):
         return param_file.read(file, kind, abstract)
-    tensors = rules.strip_prefix(file, "cls_token")
+    tensors = encoder_tensors(file)
     if abstract is None:
         abstract = abstract_params(sizes(file, tensors, kind))
     published = SLIDE_ENCODERS[kind]
-    return rules.to_params(tensors, abstract, (*published.table, *published.extras))
+    with rules.naming(file.path):
+        return rules.to_params(tensors, abstract, (*published.table, *published.extras))

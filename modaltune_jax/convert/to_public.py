@@ -20,6 +20,9 @@ from modaltune_jax.convert.torch_writer import write_torch
 from modaltune_jax.models.text.folder import is_text_folder, read_folder
 from modaltune_jax.types import InputError
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+"""What a target may end in: the first is written as safetensors, the others as torch does."""
+
 
 def to_public(source: Path, target: Path, encoder: Path | None = None) -> Report:
     """Writes a slide encoder, a text encoder, or an adapter with its slide encoder, under the public names.
@@ -27,18 +30,23 @@ def to_public(source: Path, target: Path, encoder: Path | None = None) -> Report
     Args:
       source: a converted file or text encoder, or the folder of a finished run, whose best checkpoint is
         taken. Heads, which the public model does not have, are left out.
-      target: `.safetensors`, or `.pth`, `.pt`, `.bin` for torch.
-      encoder: weights of the encoder that an adapter was trained on, public or converted.
+      target: a file with one of `SUFFIXES`.
+      encoder: weights of the encoder that an adapter was trained on, public or converted; None for what is no
+        adapter.
 
     Raises:
-      InputError: the source is neither, or the encoder is missing or another one.
+      InputError: the source or the target is neither, or the encoder is missing, of no use or another one.
     """
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"{target} says no format: let it end in one of {', '.join(SUFFIXES)}")
     if is_text_folder(source):
+        _refuse(encoder, source)
         return _text_encoder(source, target)
     params, kind, layout, needed = _of_run(source) if source.is_dir() else _of_file(source)
     digest = param_file.fingerprint(params) if source.is_dir() else sha256(source)
     published = SLIDE_ENCODERS[kind]
     if layout is None:
+        _refuse(encoder, source)
         ours = rules.to_tensors(params, published.table)
         names = {published.prefix + name: name for name in ours}
         _write(target, rules.Renamed(ours, names), published.under)
@@ -49,6 +57,11 @@ def to_public(source: Path, target: Path, encoder: Path | None = None) -> Report
         table = modaltune.rules(**layout, encoder=published.table)
         _write(target, rules.to_tensors(params, table))
     return _report(source, digest, target, f"{WHOLE_MODEL if layout else ''}{kind}", params)
+
+
+def _refuse(encoder: Path | None, source: Path) -> None:
+    if encoder is not None:
+        raise InputError(f"{source} is no adapter, so {encoder} has no place beside it: leave --encoder out")
 
 
 def _text_encoder(source: Path, target: Path) -> Report:
@@ -78,6 +91,10 @@ def _of_file(source: Path) -> tuple[rules.Params, str, dict[str, Any] | None, st
         if not param_file.is_converted(file):
             raise InputError(f"{source} has public names already: give a converted file or a run's folder")
         header = file.metadata
+        if header["kind"].removeprefix(WHOLE_MODEL) not in SLIDE_ENCODERS:
+            raise InputError(
+                f"{source} belongs to a {header['kind']} text encoder: give the folder that it is in"
+            )
         params = param_file.read(file, header["kind"])
     layout = json.loads(header["layout"]) if "layout" in header else None
     return params, header["kind"].removeprefix(WHOLE_MODEL), layout, header.get("encoder", "")
@@ -117,8 +134,7 @@ def _encoder(path: Path | None, kind: str, needed: str) -> rules.Params:
 
 
 def _write(target: Path, tensors: Mapping[str, np.ndarray], under: str | None = None) -> None:
-    if target.suffix == ".safetensors":
+    if target.suffix == SUFFIXES[0]:
         write_safetensors(target, tensors, {})
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_torch(target, tensors, under=under)

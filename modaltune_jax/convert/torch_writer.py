@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from modaltune_jax.convert.new_file import new_file
 from modaltune_jax.convert.stored_tensor import row_major
 from modaltune_jax.convert.torch_names import STORAGES
 from modaltune_jax.types import InputError
@@ -33,24 +33,19 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray], *, under: str | N
       under: key of an outer dict, e.g. "model"; None writes the tensors at the top.
 
     Raises:
-      InputError: torch has no such dtype.
+      InputError: torch has no such dtype, or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            described = []
-            for key, (name, tensor) in enumerate(tensors.items()):
-                described.append(_text(name) + _tensor(name, tensor, str(key)))
-                _write(archive, f"data/{key}", _bytes(tensor))
-            pickle = _dict(described)
-            if under is not None:
-                pickle = b"}" + _text(under) + pickle + b"s"
-            _write(archive, "data.pkl", b"\x80\x02" + pickle + b".")
-            _write(archive, "byteorder", b"little")
-            _write(archive, "version", b"3\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        described = []
+        for key, (name, tensor) in enumerate(tensors.items()):
+            described.append(_text(name) + _tensor(name, tensor, str(key)))
+            _write(archive, f"data/{key}", _bytes(tensor))
+        pickle = _dict(described)
+        if under is not None:
+            pickle = b"}" + _text(under) + pickle + b"s"
+        _write(archive, "data.pkl", b"\x80\x02" + pickle + b".")
+        _write(archive, "byteorder", b"little")
+        _write(archive, "version", b"3\n")
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:

@@ -20,6 +20,9 @@ FEATURE_DTYPES = {
 }
 """Number types that tile features may have in a batch, by name."""
 
+SPREAD = ("site", "event", "subtype")
+"""Labels that can be dealt evenly to batches."""
+
 _MISSING = np.array([name.endswith("_missing") for name in CLINICAL_COLUMNS])
 
 
@@ -40,6 +43,8 @@ class PipelineConfig:
         `max_tiles` counts the tiles before.
       modalities: those the model is shown; others are absent in every case.
       feature_dtype: of the tile features in a batch.
+      spread: labels whose combinations are dealt evenly to the batches of an epoch ("site", "event",
+        "subtype"), so that as many as can be hold events and several classes; empty for chance.
       num_threads: batches read at the same time.
       prefetch: batches kept ready; each may take `tokens_per_batch` times the feature width in memory.
     """
@@ -55,6 +60,7 @@ class PipelineConfig:
     merge_cells: bool = False
     modalities: tuple[str, ...] = MODALITIES
     feature_dtype: str = "float32"
+    spread: tuple[str, ...] = ()
     num_threads: int = 2
     prefetch: int = 4
 
@@ -70,6 +76,8 @@ class PipelineConfig:
                 "pipeline.merge_cells adds tiles that share a cell, which tiles of different slides do if"
                 " pipeline.layout is 'own'; set pipeline.layout to 'stacked'"
             )
+        if set(self.spread) - set(SPREAD):
+            raise InputError(f"pipeline.spread is {self.spread}; it must be some of {', '.join(SPREAD)}")
         unknown = set(self.modalities) - set(MODALITIES)
         if unknown or not self.modalities:
             raise InputError(

@@ -139,8 +139,14 @@ def _batches(
         num_shards=shard[1] if num_shards is None else num_shards,
         seed=seed,
         process=shard,
+        strata=_strata(records, config.spread),
     )
     return Batches(plan, _Load(records, targets, transforms, config, seed), config)
+
+
+def _strata(records: Records, spread: Sequence[str]) -> Integer[np.ndarray, "n"] | None:
+    """A number for every combination of the labels to spread."""
+    return records.table.groupby(list(spread)).ngroup().to_numpy() if spread else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,8 @@ class BatchPlan:
       num_shards: devices a batch is split over; every batch is a multiple of it.
       seed: order of the cases and batches; None keeps them sorted by length and ends after one epoch.
       process: (index, count) of this process; it gets its equal share of the rows of every batch.
+      strata: `[n]` a label of every case of the data set, to be spread evenly over the batches of a bucket
+        instead of falling as chance has it; None for chance.
 
     Raises:
       InputError: no cases, a case twice, or shards that the processes cannot share.
@@ -68,6 +70,7 @@ class BatchPlan:
         num_shards: int = 1,
         seed: int | None = None,
         process: tuple[int, int] = (0, 1),
+        strata: Integer[np.ndarray, "n"] | None = None,
     ):
         indices = np.asarray(indices, np.int32)
         if len(indices) == 0:
@@ -78,6 +81,7 @@ class BatchPlan:
             raise InputError(f"{num_shards} shards cannot be divided among {process[1]} processes")
         self.buckets = tuple(buckets)
         self._seed = seed
+        self._strata = strata
         self._process = process
         bucket = np.array([bucket_of(int(lengths[i]), buckets) for i in indices])
         self._members = [indices[bucket == length] for length in self.buckets]
@@ -117,7 +121,10 @@ class BatchPlan:
         else:
             slot = stream("batches", self._seed, epoch).permutation(self.steps_per_epoch)[position]
             k, j = self._slots[slot]
-            members = stream("cases", self._seed, epoch, int(k)).permutation(self._members[k])
+            rng = stream("cases", self._seed, epoch, int(k))
+            members = rng.permutation(self._members[k])
+            if self._strata is not None:
+                members = members[_spread(self._strata[members], rng)]
         size = self._batch_sizes[k]
         rows = np.full(size, -1, np.int32)
         chosen = members[j * size : (j + 1) * size]
@@ -125,3 +132,17 @@ class BatchPlan:
         share = size // self._process[1]
         start = self._process[0] * share
         return Step(epoch, self.buckets[k], rows[start : start + share])
+
+
+def _spread(labels: Integer[np.ndarray, "m"], rng: np.random.Generator) -> Int[np.ndarray, "m"]:
+    """An order in which every stretch holds its share of every label, as near as whole cases allow.
+
+    The j-th of the n cases with a label comes at place (j + u) / n of the way, with a random u for the label:
+    systematic sampling.
+    """
+    _, label, count = np.unique(labels, return_inverse=True, return_counts=True)
+    by_label = np.argsort(label, kind="stable")
+    rank = np.empty(len(labels), np.int64)
+    rank[by_label] = np.arange(len(labels)) - np.repeat(np.cumsum(count) - count, count)
+    place = (rank + rng.random(len(count))[label]) / count[label]
+    return np.argsort(place, kind="stable")

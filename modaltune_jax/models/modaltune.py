@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from modaltune_jax.models.adapter import Adapter, AdapterConfig
 from modaltune_jax.models.encoders import EncoderConfig, build_encoder
 from modaltune_jax.models.encoders.base import Tokens
+from modaltune_jax.models.heads import Heads, HeadsConfig, Predictions
 from modaltune_jax.models.layers import layer_norm, linear
 from modaltune_jax.models.modalities import ModalInputs, ModalTokens
 from modaltune_jax.models.pathways import PathwayConfig
@@ -61,11 +62,13 @@ class ModalTuneOutput(NamedTuple):
       embedding: `[b, t, e]` one embedding a task.
       image: `[b, t, d]` pooled slide, before fusion; zero for a case without slides.
       modal: `[b, t, m, d]` modal tokens after the adapter.
+      predictions: of the heads; empty for a model without.
     """
 
     embedding: Float[Array, "b t e"]
     image: Float[Array, "b t d"]
     modal: Float[Array, "b t m d"]
+    predictions: Predictions
 
 
 class Fusion(nnx.Module):
@@ -90,9 +93,12 @@ class ModalTune(nnx.Module):
     Args:
       config: sizes and choices.
       inputs: sizes that come from the data set.
+      heads: what it predicts by itself; None for embeddings alone, as published.
     """
 
-    def __init__(self, config: ModelConfig, inputs: ModalInputs, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, inputs: ModalInputs, heads: HeadsConfig | None = None, *, rngs: nnx.Rngs
+    ):
         self.encoder = build_encoder(config.encoder, rngs=rngs)
         dim = self.encoder.width
         self.num_tasks = len(config.tasks)
@@ -100,6 +106,7 @@ class ModalTune(nnx.Module):
         self.adapter = Adapter(dim, config.adapter, rngs=rngs)
         num_vectors = 1 + len(self.modal_tokens.order)
         self.fusion = Fusion(dim, num_vectors, config.fusion, config.embedding_dim, rngs=rngs)
+        self.heads = Heads(heads, config.embedding_dim, rngs=rngs) if heads else None
 
     def __call__(self, batch: Batch, key: jax.Array | None = None) -> ModalTuneOutput:
         """Embeds a batch of cases.
@@ -123,7 +130,9 @@ class ModalTune(nnx.Module):
         has_slides = batch.present[:, MODALITIES.index("slides"), None, None]
         image = jnp.where(has_slides, image, 0.0)
         vectors = [image, *self.modal_tokens.summaries(modal, modal_mask).values()]
-        return ModalTuneOutput(self.fusion(vectors), image, modal)
+        embedding = self.fusion(vectors)
+        predictions = Predictions() if self.heads is None else self.heads(embedding)
+        return ModalTuneOutput(embedding, image, modal, predictions)
 
 
 def _per_task(tokens: Tokens, num_tasks: int) -> Tokens:

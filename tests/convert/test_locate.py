@@ -27,6 +27,7 @@ def cache(tmp_path, monkeypatch):
         pytest.param("hf:gigapath", "aaa", id="short"),
         pytest.param("hf:prov-gigapath/prov-gigapath/slide_encoder.pth", "aaa", id="whole"),
         pytest.param("hf:prov-gigapath/prov-gigapath/slide_encoder.pth@bbb", "bbb", id="revision"),
+        pytest.param("hf:gigapath@bbb", "bbb", id="short with a revision"),
     ],
 )
 def test_files_of_the_cache(cache, name, content):
@@ -65,14 +66,22 @@ def test_plain_paths(tmp_path):
         ),
         pytest.param("hf:a/b", "gigapath", ["names no file"], id="no file named"),
         pytest.param(
+            "hf:a b/c/d", "gigapath", ["names no file", "alphanumeric"], id="no name of a repository"
+        ),
+        pytest.param("hf:a/b/../c", "gigapath", ["names no file", "'..'"], id="up and out"),
+        pytest.param(
+            "hf:gigapath@ccc",
+            "gigapath",
+            ["slide_encoder.pth --revision ccc`", "slide_encoder.pth@ccc"],
+            id="another revision",
+        ),
+        pytest.param(
             "weights/none.pth",
             "gigapath",
             ["'weights/none.pth' does not exist", "hf auth login"],
             id="no such path",
         ),
-        pytest.param(
-            "none", "bert", ["'none' does not exist: give the path of the weights"], id="nothing known"
-        ),
+        pytest.param("none", "bert", ["'none' does not exist: give a path that does"], id="nothing known"),
     ],
 )
 def test_missing_files_say_how_to_get_them(cache, name, kind, parts):
@@ -81,6 +90,21 @@ def test_missing_files_say_how_to_get_them(cache, name, kind, parts):
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cache_without_main_says_which_revisions_it_has(cache):
+    (cache / "models--prov-gigapath--prov-gigapath" / "refs" / "main").unlink()
+    (cache / "models--prov-gigapath--prov-gigapath" / "snapshots" / "ccc").mkdir()
+    with pytest.raises(InputError, match=r"only at aaa, bbb, .* e\.g\. hf:gigapath@aaa"):
+        locate("hf:gigapath", "gigapath")
+
+
+def test_a_link_that_leads_nowhere_is_no_file(cache):
+    file = cache / "models--prov-gigapath--prov-gigapath" / "snapshots" / "aaa" / "slide_encoder.pth"
+    file.unlink()
+    file.symlink_to("nowhere")
+    with pytest.raises(InputError, match="only at bbb"):
+        locate("hf:gigapath", "gigapath")
 
 
 def test_a_download_that_fails_says_why(cache, monkeypatch):

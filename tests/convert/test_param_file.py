@@ -15,7 +15,7 @@ PARAMS = {
         0: {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)},
         1: {"kernel": np.ones((1, 1), np.float32)},
     },
-    "scale": np.float32([3.0]),
+    "scale": np.array([3.0], np.float32),
 }
 
 

