@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 
 from modaltune_jax.convert import modaltune, param_file, rules
 from modaltune_jax.convert.model_sizes import group_sizes, model_sizes
-from modaltune_jax.convert.report import Report
+from modaltune_jax.convert.report import Report, counts
 from modaltune_jax.convert.slide_encoders import (
     SLIDE_ENCODERS,
     abstract_params,
@@ -53,13 +52,15 @@ def convert_encoder(source: Path, target: Path, kind: str, skip: Sequence[str] =
             params = rules.to_params(tensors, abstract_params(config), table)
         skipped = rules.skipped(tensors, table)
         num_tensors = len(file)
-    return _write(
-        source,
-        target,
-        params,
-        kind=kind,
+    origin = _origin(source)
+    return Report(
+        source=source,
+        source_sha256=origin["source_sha256"],
+        target=target,
         what=f"{kind} slide encoder, {_describe(config)}",
         num_tensors=num_tensors,
+        **counts(params),
+        sha256=param_file.write(target, params, kind=kind, about=origin),
         skipped=skipped,
     )
 
@@ -96,23 +97,24 @@ def convert_modaltune(source: Path, target: Path, kind: str, encoder_target: Pat
         with rules.naming(source):
             params = rules.to_params(tensors, nnx.to_pure_dict(nnx.state(model, nnx.Param)), table)
         num_tensors = len(file)
-    encoder = params.pop("encoder")
+    origin, encoder = _origin(source), params.pop("encoder")
     name = param_file.fingerprint(encoder)
     note = f"adapter of the {encoder_kind} encoder with sha256 {name}"
     if encoder_target is not None:
-        param_file.write(encoder_target, encoder, kind=encoder_kind, about={"source": source.name})
+        param_file.write(encoder_target, encoder, kind=encoder_kind, about=origin)
         note += f", which is now {encoder_target}"
-    return _write(
-        source,
-        target,
-        params,
-        kind=kind,
+    about = {**origin, "encoder": name, "layout": json.dumps(layout)}
+    return Report(
+        source=source,
+        source_sha256=origin["source_sha256"],
+        target=target,
         what=(
             f"ModalTune on {encoder_kind}, {_describe(config.encoder)}; {len(inputs.gene_groups)} pathways, "
             f"modalities {', '.join(config.modalities)}, {len(config.tasks)} tasks"
         ),
         num_tensors=num_tensors,
-        about={"encoder": name, "layout": json.dumps(layout)},
+        **counts(params),
+        sha256=param_file.write(target, params, kind=kind, about=about),
         notes=(note,),
     )
 
@@ -142,22 +144,9 @@ def _asked(templates: Sequence[str], names: Iterable[str]) -> tuple[rules.Skip, 
     return skips
 
 
-def _write(source, target, params, *, kind, what, num_tensors, skipped=None, about=None, notes=()) -> Report:
-    digest = sha256(source)
-    header = {"source": source.name, "source_sha256": digest, **(about or {})}
-    leaves = jax.tree.leaves(params)
-    return Report(
-        source=source,
-        source_sha256=digest,
-        target=target,
-        what=what,
-        num_tensors=num_tensors,
-        num_parameters=sum(leaf.size for leaf in leaves),
-        num_bytes=sum(leaf.nbytes for leaf in leaves),
-        sha256=param_file.write(target, params, kind=kind, about=header),
-        skipped=skipped or {},
-        notes=notes,
-    )
+def _origin(source: Path) -> dict[str, str]:
+    """What a converted file says of the file that it was made of."""
+    return {"source": source.name, "source_sha256": sha256(source)}
 
 
 def _describe(config: EncoderConfig) -> str:

@@ -5,6 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
+
+import jax
+
+from modaltune_jax.convert.rules import Params
+
+
+class Counts(TypedDict):
+    """How much there is of parameters."""
+
+    num_parameters: int
+    num_bytes: int
+
+
+def counts(params: Params) -> Counts:
+    """What a `Report` says of parameters besides their hash."""
+    leaves = jax.tree.leaves(params)
+    return Counts(
+        num_parameters=sum(leaf.size for leaf in leaves), num_bytes=sum(leaf.nbytes for leaf in leaves)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
-
-from modaltune_jax.convert.report import Report
+from modaltune_jax.convert.report import Report, counts
 from modaltune_jax.convert.tensor_file import sha256
 from modaltune_jax.models.text.folder import TextFolder, write_folder
 
@@ -32,15 +30,13 @@ def write(
     digest = sha256(source)
     about = {**stored.source, "file": source.name, "sha256": digest}
     write_folder(folder, dataclasses.replace(stored, source=about))
-    leaves = jax.tree.leaves(stored.params)
     return Report(
         source=source,
         source_sha256=digest,
         target=folder,
         what=f"{what}; pooling {stored.pooling}, unit norm {'on' if stored.unit_norm else 'off'}",
         num_tensors=num_tensors,
-        num_parameters=sum(leaf.size for leaf in leaves),
-        num_bytes=sum(leaf.nbytes for leaf in leaves),
+        **counts(stored.params),
         sha256=stored.sha256,
         skipped=skipped,
     )

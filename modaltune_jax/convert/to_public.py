@@ -12,7 +12,7 @@ import numpy as np
 
 from modaltune_jax.convert import bert, conch, modaltune, param_file, rules
 from modaltune_jax.convert.from_public import WHOLE_MODEL
-from modaltune_jax.convert.report import Report
+from modaltune_jax.convert.report import Report, counts
 from modaltune_jax.convert.safetensors_writer import write_safetensors
 from modaltune_jax.convert.slide_encoders import SLIDE_ENCODERS, kind_of, read
 from modaltune_jax.convert.tensor_file import open_tensors, sha256
@@ -79,8 +79,7 @@ def _report(source: Path, digest: str, target: Path, what: str, params: rules.Pa
         target=target,
         what=f"{what}, public names",
         num_tensors=len(jax.tree.leaves(params)),
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        num_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        **counts(params),
         sha256=param_file.fingerprint(params),
     )
 

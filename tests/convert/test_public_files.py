@@ -66,6 +66,9 @@ def model_of(name, folder):
     encoder, adapter = folder / "encoder.safetensors", folder / "adapter.safetensors"
     report = from_public.convert_modaltune(source, adapter, kind, encoder)
     assert report.num_tensors == len(weights(golden))
+    for path in (encoder, adapter):
+        with open_tensors(path) as file:
+            assert file.metadata["source_sha256"] == report.source_sha256
     model = ModalTune(config, ModalInputs(module.GROUPS, 5), rngs=nnx.Rngs(1))
     settings = start_weights.EncoderWeightsConfig("file", str(encoder))
     digest = start_weights.load_encoder_weights(model, settings, config.encoder)
