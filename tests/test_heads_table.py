@@ -118,8 +118,8 @@ def test_rows_are_those_of_the_probes():
             head.loc[given, same].reset_index(drop=True), probe.loc[given, same].reset_index(drop=True)
         )
     both = pd.concat([probes, result], ignore_index=True)
-    assert "survival: harrell_c of the cox head on the survival embedding" in format_table(both)
-    assert "survival:discrete_hazard, pooled, test: sites have bins of their own" in format_table(both)
+    assert "survival: harrell_c of the risk head on the survival embedding" in format_table(both)
+    assert "survival:hazard, pooled, test: sites have bins of their own" in format_table(both)
 
 
 def test_outputs_that_know_are_seen_to_and_splits_are_scored_apart():

@@ -2,10 +2,6 @@
 
 import doctest
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -191,38 +187,6 @@ def test_shapes_and_types_never_change():
     memory, _ = jax.lax.scan(lambda carry, _: (carry.push(*batch), None), RiskMemory.empty(6), length=3)
     same(memory, push(push(RiskMemory.empty(6), *batch), *batch))
     assert memory.risk.dtype == jnp.float32
-
-
-DEVICES = """
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-from modaltune_jax.losses.risk_memory import RiskMemory
-from tests.losses.test_risk_memory import draw, mean_loss, push
-
-mesh = Mesh(np.array(jax.devices()), ("data",))
-spread, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("data",), ()))
-first, second = draw(0, 16), draw(1, 16)
-step = jax.jit(jax.value_and_grad(lambda risk, memory, rest: mean_loss(memory.join(risk, *rest))))
-
-results = []
-for place in (None, spread):
-    memory = RiskMemory.empty(20)
-    if place is not None:
-        memory, first, second = jax.device_put((memory, first, second), (everywhere, place, place))
-    memory = push(memory, *first)
-    results.append((*step(second[0], memory, second[1:]), *push(memory, *second)))
-assert len(results[0][1].devices()) == 1 and len(results[1][1].devices()) == 8
-for a, b in zip(*results):
-    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-"""
-
-
-def test_eight_devices_equal_one():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", DEVICES], check=True, env=environment, cwd=root, timeout=120)
 
 
 def test_docstring_example():
