@@ -1,6 +1,7 @@
 """Pan-cancer: one model over BRCA, GBMLGG, NSCLC and RCC on frozen Prov-GigaPath features.
 
     python -m modaltune_jax.main --config=configs/pancancer.py         # records/pancancer, see data/README.md
+    python -m modaltune_jax.main --config=configs/pancancer.py:labels  # the same, trained on labels, not on text
     python -m modaltune_jax.main --config=configs/pancancer.py:demo    # simulated cases, a laptop, minutes
 
 The demo compares the model with itself shown one modality only. Its encoder is a small LongNet of random
@@ -17,9 +18,20 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name = "pancancer"
     if variant == "demo":
         return demo(config)
-    if variant:
-        raise ValueError(f"configs/pancancer.py has the variants '' and 'demo', not {variant!r}")
     config.seeds = (0, 1, 2)
+    if variant == "labels":
+        return labels(config)
+    if variant:
+        raise ValueError(f"configs/pancancer.py has the variants '', 'labels' and 'demo', not {variant!r}")
+    return config
+
+
+def labels(config: ConfigDict) -> ConfigDict:
+    """Cox and similarity to class prompts in place of the sentences, see docs/losses.md."""
+    config.name = "pancancer_labels"
+    config.loss = common.loss(cox=1.0, text_similarity=1.0)
+    config.loss.cox.memory = 256
+    config.checkpoint.best = ("subtype:similarity", "survival:risk")
     return config
 
 

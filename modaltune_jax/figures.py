@@ -19,20 +19,25 @@ LEGEND_COLUMNS = 4
 
 
 def training_figure(folder: Path) -> None:
-    """`training.png`: loss and validation scores of a run by step, from its metrics.jsonl."""
+    """`training.png`: losses and validation scores of a run by step, from its metrics.jsonl."""
     rows = read_metrics(folder / "metrics.jsonl")
-    figure, (left, right) = _subplots(2, width=9.0, height=3.2)
-    loss = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
-    left.plot(*zip(*loss, strict=True), color=COLOURS[0])
-    is_positive = all(value > 0 for _, value in loss)  # learnt weights of several losses may take it below 0
+    figure, (left, right) = _subplots(2, width=10.0, height=3.2)
+    losses = pd.DataFrame([row for row in rows if "train/loss" in row] or {"step": [], "train/loss": []})
+    terms = [name for name in losses.columns if name.startswith("train/loss_")]
+    shown = terms if len(terms) > 1 else ["train/loss"]
+    for colour, name in zip(COLOURS, shown, strict=False):
+        left.plot(losses["step"], losses[name], color=colour, label=name.removeprefix("train/loss_"))
+    is_positive = (losses[shown] > 0).all(axis=None)  # a batch without deaths has a Cox loss of 0
     left.set(xlabel="step", ylabel="loss", title="training", yscale="log" if is_positive else "linear")
+    if len(shown) > 1:
+        _legend_beside(left)
     probes = pd.DataFrame([row for row in rows if "val/score" in row])
     names = [name for name in probes.columns if name not in ("step", "val/score")]
     for colour, name in zip(COLOURS, names, strict=False):
         right.plot(probes["step"], probes[name], marker="o", color=colour, label=name.removeprefix("val/"))
     right.set(xlabel="step", ylabel="mean over sites", title="validation", ylim=(0.4, 1.02))
     if names:
-        right.legend(frameon=False)
+        _legend_beside(right)
     _save(figure, folder / "training.png")
 
 
@@ -86,6 +91,11 @@ def _draw_bars(axis, block: pd.DataFrame, styles: dict[str, dict[str, str]]) -> 
     axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axis.set_xticks(np.arange(len(sites)), sites, rotation=20, ha="right")
     return bars
+
+
+def _legend_beside(axis) -> None:
+    """To the right of the panel, where it hides nothing."""
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _subplots(columns: int, *, width: float, height: float):

@@ -148,6 +148,7 @@ def test_a_value_that_cannot_work_is_refused(override, part):
 SHIPPED = [
     *(name for name in config_file.names() if name != "hipt.py"),
     "pancancer.py:demo",
+    "pancancer.py:labels",
     *(f"hipt.py:pancancer,{encoder}" for encoder in ("mean_pool", "longnet", "longnet_frozen")),
     "hipt.py:blca,longnet",
     *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),
