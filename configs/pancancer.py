@@ -1,7 +1,7 @@
 """Pan-cancer: one model over BRCA, GBMLGG, NSCLC and RCC on frozen Prov-GigaPath features.
 
     python -m modaltune_jax.main --config=configs/pancancer.py         # records/pancancer, see data/README.md
-    python -m modaltune_jax.main --config=configs/pancancer.py:labels  # the same, trained on labels, not on text
+    python -m modaltune_jax.main --config=configs/pancancer.py:labels  # the same on labels instead of text
     python -m modaltune_jax.main --config=configs/pancancer.py:demo    # simulated cases, a laptop, minutes
 
 The demo compares the model with itself shown one modality only. Its encoder is a small LongNet of random
