@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from modaltune_jax.class_bank import prompts_from_templates
 from modaltune_jax.types import MODALITIES, TASKS, InputError
 
 _TERMS = ("distillation", "cox", "discrete_hazard", "ranking", "text_similarity")
@@ -152,6 +153,11 @@ def _check_training(config: Any) -> None:
             raise InputError(f"config.optim.rules: {pattern!r} is no regular expression ({error})") from error
     active = [term for term in _TERMS if getattr(config.loss, term).weight > 0]
     heads = [head for head, terms in _HEADS.items() if set(terms) & set(active)]
+    for head in set(best) & set(_HEADS) - set(heads):
+        raise InputError(
+            f"config.checkpoint.best is {best}, but no loss trains the head of {head}: give "
+            f"{' or '.join(f'loss.{term}' for term in _HEADS[head])} a weight above 0"
+        )
     known = (*_SELECTION, *heads)
     if best != ("last",) and (not best or set(best) - set(known)):
         raise InputError(f"config.checkpoint.best is {best}; it must be ('last',) or some of {known}")
@@ -164,6 +170,16 @@ def _check_loss(loss: Any) -> None:
         raise InputError(
             f"config.loss.discrete_hazard.num_bins is {loss.discrete_hazard.num_bins}; it must be 2 or more"
         )
+    # Similarities are scaled by 100 at most.
+    if 0 < (temperature := loss.text_similarity.temperature) < 0.01:
+        raise InputError(
+            f"config.loss.text_similarity.temperature is {temperature}; it must be 0.01 or more, or 0 to "
+            "learn it"
+        )
+    try:
+        prompts_from_templates({"class": ("name",)}, loss.text_similarity.templates)
+    except InputError as error:
+        raise InputError(f"config.loss.text_similarity.templates: {error}") from error
     tasks = loss.distillation.tasks
     if not tasks or set(tasks) - set(TASKS) or _repeats(tasks):
         raise InputError(f"config.loss.distillation.tasks is {tasks}; it must be some of {TASKS}")

@@ -146,11 +146,19 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
         pd.json_normalize(config).iloc[0].to_dict() | {"compare": dict(config["compare"]).get(variant)}
         for config in (saved, described)
     )
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and not key.startswith(_CHANGES_NOTHING):
+    counting = [key for key in sorted({*before, *now}) if not key.startswith(_CHANGES_NOTHING)]
+    for key in counting:
+        if key in before and key in now and before[key] != now[key]:
             raise InputError(
-                f"{folder} was trained with {key}={before.get(key)!r}, the config now says {now.get(key)!r}: "
+                f"{folder} was trained with {key}={before[key]!r}, the config now says {now[key]!r}: "
                 "choose another --workdir, or remove that folder"
+            )
+    for key in counting:
+        if key not in before or key not in now:
+            raise InputError(
+                f"{folder} was trained by another version of this package, which "
+                f"{'has' if key in before else 'lacks'} the key config.{key}: choose another --workdir, or "
+                "remove that folder"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from modaltune_jax.monitor import read_metrics
 from modaltune_jax.results import METRIC_NAMES, over_seeds
@@ -35,7 +36,8 @@ def training_figure(folder: Path) -> None:
     names = [name for name in probes.columns if name not in ("step", "val/score")]
     for colour, name in zip(COLOURS, names, strict=False):
         right.plot(probes["step"], probes[name], marker="o", color=colour, label=name.removeprefix("val/"))
-    right.set(xlabel="step", ylabel="mean over sites", title="validation", ylim=(0.4, 1.02))
+    limits = _limits(probes[names].to_numpy(float), 0.4)
+    right.set(xlabel="step", ylabel="mean over sites", title="validation", ylim=limits)
     if names:
         _legend_beside(right)
     _save(figure, folder / "training.png")
@@ -53,13 +55,16 @@ def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> N
     panels = [target for target in ("subtype", "survival") if (summary["target"] == target).any()]
     shown = summary[summary["target"].isin(panels)]
     styles = _styles(shown)
-    columns = min(len(styles), LEGEND_COLUMNS)
+    num_variants = shown["variant"].nunique()
+    # A column a variant, where there are several and they fit.
+    columns = num_variants if 1 < num_variants <= LEGEND_COLUMNS else min(len(styles), LEGEND_COLUMNS)
     figure, axes = _subplots(len(panels), width=11.0, height=3.35 + 0.25 * math.ceil(len(styles) / columns))
     bars: dict[str, Any] = {}
     for axis, target in zip(np.atleast_1d(axes), panels, strict=True):
         block = shown[shown["target"] == target]
         bars |= _draw_bars(axis, block, styles)
-        axis.set(title=f"{target} ({split})", ylabel=METRIC_NAMES[block["metric"].iloc[0]], ylim=(0.3, 1.02))
+        limits = _limits(block["mean"].to_numpy(), 0.3)
+        axis.set(title=f"{target} ({split})", ylabel=METRIC_NAMES[block["metric"].iloc[0]], ylim=limits)
     # Below the panels, where it hides no bar. Not every head is in every panel.
     handles = [bars[label] for label in styles]
     figure.legend(handles, list(styles), loc="outside lower center", ncols=columns, frameon=False)
@@ -96,6 +101,12 @@ def _draw_bars(axis, block: pd.DataFrame, styles: dict[str, dict[str, str]]) -> 
 def _legend_beside(axis) -> None:
     """To the right of the panel, where it hides nothing."""
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _limits(scores: Float[np.ndarray, "*n"], bottom: float) -> tuple[float, float]:
+    """From `bottom`, or from below the lowest score: one that is off the axis looks as if there were none."""
+    lowest = np.min(scores, where=np.isfinite(scores), initial=1.0)
+    return max(min(bottom, lowest - 0.05), 0.0), 1.02
 
 
 def _subplots(columns: int, *, width: float, height: float):

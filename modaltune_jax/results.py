@@ -43,8 +43,8 @@ def read(stem: Path) -> pd.DataFrame:
     )
     if "method" not in table:
         raise InputError(
-            f"{path} has no column method, so an older version wrote it: evaluate again (--mode=evaluate), "
-            f"or remove {path.parent}"
+            f"{path} has no column method, so an older version wrote it: choose another --workdir, or "
+            f"remove {path.parent}"
         )
     return table
 

@@ -58,8 +58,8 @@ def supervise(records: Records, encoder: TextEncoder, config: LossConfig) -> Sup
       config: the terms.
 
     Raises:
-      InputError: too few deaths in training for the bins, no class to be similar to, or no death at all for
-        a loss on survival.
+      InputError: too few deaths in training for the bins, no class to be similar to or no case that has one,
+        or no death at all for a loss on survival.
     """
     train = records.table[records.table["split"] == "train"]
     by_name = {spec.name: spec for spec in records.specs}
@@ -99,6 +99,11 @@ def _check_labels(records: Records, train: pd.DataFrame, terms: tuple[str, ...],
             f"no cohort of {records.directory} has classes: set the weight of loss.text_similarity to 0, or "
             "define classes in the cohort's file"
         )
+    if "text_similarity" in terms and not (train["subtype"] >= 0).any():
+        raise InputError(
+            f"no training case in {records.directory} has a class: set the weight of loss.text_similarity to "
+            "0, or give labels"
+        )
 
 
 def _heads(config: LossConfig, text_dim: int) -> HeadsConfig | None:
@@ -122,7 +127,10 @@ def _bins(train: pd.DataFrame, sites: tuple[str, ...], num_bins: int) -> tuple[d
         try:
             edges[site] = tuple(time_bins(time, cases["event"].to_numpy(), num_bins).tolist())
         except InputError as error:
-            raise InputError(f"site {site}: {error} (config.loss.discrete_hazard.num_bins)") from error
+            raise InputError(
+                f"site {site}: {error} (config.loss.discrete_hazard.num_bins), or set the weight of "
+                "loss.discrete_hazard to 0"
+            ) from error
         horizons[site] = float(np.nanmax(time))
     return edges, horizons
 

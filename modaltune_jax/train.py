@@ -32,6 +32,7 @@ from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weig
 from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, merge_params, split_params
 from modaltune_jax.probes import probe_table
+from modaltune_jax.scores import has_survival
 from modaltune_jax.targets import Targets
 from modaltune_jax.types import Batch, InputError
 
@@ -297,11 +298,13 @@ def _check_features(config: Config, records: Records) -> None:
 
 
 def _memory_size(config: Config, records: Records) -> int:
-    num_train = len(records.rows("train"))
-    if config.loss.cox.memory >= num_train:
+    train = records.table.iloc[records.rows("train")]
+    # A case of unknown survival takes no place.
+    num_known = int(has_survival(train["time"].to_numpy(np.float64), train["event"].to_numpy()).sum())
+    if 0 < num_known <= config.loss.cox.memory:
         raise InputError(
-            f"config.loss.cox.memory={config.loss.cox.memory} holds every one of the {num_train} training "
-            "cases, so that a case would be compared with itself: make it smaller"
+            f"config.loss.cox.memory={config.loss.cox.memory} holds every one of the {num_known} training "
+            "cases of known survival, so that a case would be compared with itself: make it smaller"
         )
     return config.loss.cox.memory
 

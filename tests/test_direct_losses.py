@@ -88,6 +88,12 @@ def test_heads_are_scored_beside_the_probes(finished):
     }
 
 
+def test_compilations_equal_buckets(finished):
+    """Neither heads nor memory change their type or place from one step to the next."""
+    run, _, _ = finished
+    assert run.train_step._cache_size() == len(run.batches.plan.shapes)
+
+
 class KilledError(Exception):
     pass
 
@@ -119,6 +125,17 @@ def test_a_memory_of_the_whole_cohort_is_refused(folder):
     cox = dataclasses.replace(config.loss.cox, memory=10_000)
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, cox=cox))
     with pytest.raises(InputError, match="10000 holds every one of the"):
+        build(config, 0, BOTH, records, targets)
+
+
+def test_cases_of_unknown_survival_have_no_place_in_the_memory(folder):
+    config, records, targets = tiny.experiment(folder, "mean_pool", loss())
+    table = records.table.copy()
+    table.loc[records.rows("train")[6:], ["time", "event"]] = (np.nan, -1)
+    records.table = table
+    with pytest.raises(
+        InputError, match="memory=6 holds every one of the 6 training cases of known survival"
+    ):
         build(config, 0, BOTH, records, targets)
 
 

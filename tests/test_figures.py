@@ -17,9 +17,9 @@ def pixels(path) -> np.ndarray:
     return image.imread(path)[..., :3]
 
 
-def has_colour(path, colour: str) -> bool:
+def has_colour(path, colour: str, rows: slice = slice(None)) -> bool:
     wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return bool((np.abs(pixels(path) - wanted).max(axis=-1) < 0.01).any())
+    return bool((np.abs(pixels(path)[rows] - wanted).max(axis=-1) < 0.01).any())
 
 
 def write_metrics(folder, rows) -> None:
@@ -123,6 +123,11 @@ def test_a_head_of_one_target_is_in_the_legend_and_in_one_panel(tmp_path):
     np.testing.assert_array_equal(hatched[0][left], hatched[1][left])
     assert np.abs(hatched[0][right] - hatched[1][right]).max() > 0
     assert np.abs(hatched[1][left] - hatched[2][left]).max() > 0
+
+
+def test_a_score_below_chance_is_not_off_the_axis(tmp_path):
+    comparison_figure(comparison(1, value=0.1), tmp_path / "results.png")
+    assert has_colour(tmp_path / "results.png", COLOURS[0], slice(400)), "the bars, not the legend"
 
 
 def test_comparison_figure_of_what_cannot_be_estimated(tmp_path):

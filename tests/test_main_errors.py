@@ -169,6 +169,22 @@ def test_a_workdir_of_another_config_is_refused(refused, folder, flag, part):
     assert part in message
 
 
+@pytest.mark.parametrize(
+    ("before", "part"),
+    [
+        pytest.param({"age": 3}, "which has the key config.age", id="key that is gone"),
+        pytest.param({"loss": {}}, "which lacks the key config.loss.cox.memory", id="key that is new"),
+    ],
+)
+def test_a_workdir_of_another_version_is_refused(refused, folder, before, part):
+    described = describe(unpack(config_file.load(str(folder / "small.py"))))
+    run = folder / "older/full/seed0"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps({**described, **before}))
+    message = refused("--config=small.py", "--workdir=older")
+    assert f"another version of this package, {part}" in message
+
+
 def test_a_workdir_with_a_damaged_config_is_refused(refused, folder):
     run = folder / "damaged/full/seed0"
     run.mkdir(parents=True)

@@ -51,7 +51,7 @@ def test_csv_and_json_hold_the_same_and_nothing_else_is_left(tmp_path):
 
 def test_a_table_of_before_there_were_heads_is_refused(tmp_path):
     results.write(table().drop(columns="method"), tmp_path / "probes")
-    with pytest.raises(InputError, match=r"probes.csv has no column method.*--mode=evaluate.*or remove"):
+    with pytest.raises(InputError, match=r"probes.csv has no column method.*another --workdir, or remove"):
         results.read(tmp_path / "probes")
 
 

@@ -164,7 +164,7 @@ def test_table_of_vectors(tmp_path, suffix):
     assert encoder.dim == 7
     assert encoder.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
     np.testing.assert_array_equal(encoder.encode(["b; Ünïcode", "a", "a"]), vectors[[1, 0, 0]])
-    with pytest.raises(InputError, match=f"{path} has no vector for sentence 'c': add it"):
+    with pytest.raises(InputError, match=f"{path} has no vector for sentence 'c': add what"):
         encoder.encode(["a", "c"])
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from modaltune_jax.losses import discrete_hazard, distillation, text_similarity
 from modaltune_jax.losses.cox import cox, is_known
-from modaltune_jax.losses.ranking import ranking
+from modaltune_jax.losses.ranking import comparable, ranking
 from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.heads import Predictions
 from modaltune_jax.types import TASKS, Batch
@@ -49,7 +49,8 @@ class CoxConfig:
       ramp_epochs: epochs in which the factor grows from 0; 0 for none.
       ties: "efron" or "breslow".
       per_site: risk sets hold cases of one site only.
-      memory: recent cases that join the risk sets of a batch; 0 for none. Fewer than the training cases.
+      memory: recent cases that join the risk sets of a batch; 0 for none. Fewer than the training
+        cases of known survival.
     """
 
     weight: float
@@ -100,10 +101,10 @@ class TextSimilarityConfig:
     Attributes:
       weight: factor of the term; 0 leaves it out.
       ramp_epochs: epochs in which the factor grows from 0; 0 for none.
-      templates: sentences about a class, with {organ} and {diagnosis}; a class is their mean.
+      templates: sentences about a class, with CLASSNAME (or {}) in its place; a class is their mean.
       scope: a case is compared with the classes of its own "site", or with "all".
       is_balanced: classes weigh the same however many training cases they have.
-      temperature: of the similarities; 0 learns it, from 0.07.
+      temperature: of the similarities, at least 0.01; 0 learns it, from 0.07.
     """
 
     weight: float
@@ -251,7 +252,9 @@ def _with_gradient(value: Float[Array, ""], factor: Float[Array, ""]) -> Float[A
 def _ranking(config: RankingConfig, embedding, predictions, batch, labels, memory) -> Term:
     risk, time, event, strata, where = _survival(config, predictions, batch)
     values = ranking(risk, time, event, where, strata=strata, scale=config.scale)
-    return Term(values.sum(), jnp.sum(values != 0.0).astype(jnp.float32))
+    # Not by the values: those of pairs in clear order round to 0.
+    outlived = jnp.any(comparable(time, event, where, strata=strata), axis=1)
+    return Term(values.sum(), outlived.sum().astype(jnp.float32))
 
 
 def _discrete_hazard(config: DiscreteHazardConfig, embedding, predictions, batch, labels, memory) -> Term:
@@ -291,4 +294,4 @@ TERMS: dict[str, Callable[..., Term]] = {
     "ranking": _ranking,
     "text_similarity": _text_similarity,
 }
-"""By the name that the config uses, in the order of the metrics."""
+"""By the name that the config uses."""

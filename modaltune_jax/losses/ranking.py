@@ -56,8 +56,30 @@ def ranking(
         raise ValueError(f"scale {scale} is not positive")
     known = is_known(time, event, where)
     risk = jnp.where(known, risk.astype(jnp.promote_types(risk.dtype, jnp.float32)), 0.0)
-    comparable = (known & (event == 1))[:, None] & known & (time[:, None] < time)
-    if strata is not None:
-        comparable &= strata[:, None] == strata
+    pairs = comparable(time, event, where, strata=strata)
     loss = jax.nn.softplus((risk - risk[:, None]) / scale)
-    return jnp.sum(jnp.where(comparable, loss, 0.0), axis=1) / jnp.maximum(comparable.sum(axis=1), 1)
+    return jnp.sum(jnp.where(pairs, loss, 0.0), axis=1) / jnp.maximum(pairs.sum(axis=1), 1)
+
+
+def comparable(
+    time: Float[Array, "b"],
+    event: Int[Array, "b"],
+    where: Bool[Array, "b"] | None = None,
+    *,
+    strata: Int[Array, "b"] | None = None,
+) -> Bool[Array, "b b"]:
+    """Pairs that `ranking` counts: row i is the death of one case, column j another that lived longer.
+
+    >>> print(comparable(jnp.array([5.0, 9.0]), jnp.array([1, 1])))
+    [[False  True]
+     [False False]]
+
+    Args:
+      time: as for `ranking`.
+      event: as for `ranking`.
+      where: as for `ranking`.
+      strata: as for `ranking`.
+    """
+    known = is_known(time, event, where)
+    pairs = (known & (event == 1))[:, None] & known & (time[:, None] < time)
+    return pairs if strata is None else pairs & (strata[:, None] == strata)

@@ -19,8 +19,8 @@ class RiskMemory(NamedTuple):
     Their risks are constants, so the gradient with respect to current cases approaches that of the loss over
     the whole cohort. Normalise by the deaths among all rows, remembered ones included.
 
-    Remembered risks are those of the parameters at their time: keep the memory shorter than an epoch, or a
-    case meets its own older risk.
+    Remembered risks are those of the parameters at their time. In a memory as long as an epoch every case
+    meets its own older risk; in a shorter one only a case seen late in one epoch and early in the next does.
 
     Attributes:
       risk: as predicted when the case was seen.

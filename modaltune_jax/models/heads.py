@@ -71,7 +71,8 @@ class Heads(nnx.Module):
         self.text = linear(dim, config.text_dim, rngs=rngs) if config.text_dim else None
         self.fixed_temperature = config.temperature
         is_learnt = config.text_dim > 0 and not config.temperature
-        self.temperature = nnx.Param(jnp.array(_sigmoid_inverse())) if is_learnt else None
+        # As a bare Python number it is of a weak type, which updates change: the step would compile again.
+        self.temperature = nnx.Param(jnp.float32(_sigmoid_inverse())) if is_learnt else None
         self.log_variance = nnx.Dict({term: nnx.Param(jnp.zeros(())) for term in config.terms})
 
     def __call__(self, embedding: Float[Array, "b t e"]) -> Predictions:

@@ -137,9 +137,22 @@ def test_cases_without_the_label_get_no_gradient(name):
 @pytest.mark.parametrize("name", ["cox", "discrete_hazard", "ranking", "text_similarity"])
 def test_a_batch_without_any_label_costs_nothing(name):
     nothing = {"event": jnp.full(8, -1), "subtype": jnp.full(8, -1)}
-    for config in (loss(**{name: 1.0}),):
-        value, values, _ = terms(config, **nothing)
-        assert (float(value), float(values[name].num)) == (0.0, 0.0)
+    value, values, _ = terms(loss(**{name: 1.0}), **nothing)
+    assert (float(value), float(values[name].num)) == (0.0, 0.0)
+
+
+def test_pairs_in_clear_order_count():
+    """Their loss rounds to 0, but a mean without them would be that of the errors alone."""
+    embedding, said, batch = case()
+    config = loss(ranking=1.0)
+    config = dataclasses.replace(config, ranking=dataclasses.replace(config.ranking, scale=0.01))
+    # Site 0: the case of 8 months is unknown, the deaths at 5 months are both outlived; site 1: 12 before 40.
+    risk = jnp.array([9.0, 0.0, 1.0, 9.0, 0.0, 0.0, 0.0, 0.0])
+    _, values, _ = make_objective(config, SPACE, 10)(
+        embedding, said._replace(risk=risk), batch, None, jnp.int32(0)
+    )
+    np.testing.assert_allclose(values["ranking"].total, 100.0, rtol=1e-6)
+    assert float(values["ranking"].num) == 3.0
 
 
 def test_weights_may_grow():

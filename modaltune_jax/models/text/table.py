@@ -50,11 +50,15 @@ class TableEncoder:
         """Vectors of sentences.
 
         Raises:
-          InputError: a sentence that the table lacks.
+          InputError: sentences that the table lacks.
         """
-        for sentence in sentences:
-            if sentence not in self._rows:
-                raise InputError(f"{self._path} has no vector for sentence {sentence!r}: add it to the table")
+        missing = list(dict.fromkeys(sentence for sentence in sentences if sentence not in self._rows))
+        if missing:
+            others = f" nor for {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise InputError(
+                f"{self._path} has no vector for sentence {missing[0]!r}{others}: add what is missing "
+                "to the table"
+            )
         return self._vectors[[self._rows[sentence] for sentence in sentences]]
 
 
