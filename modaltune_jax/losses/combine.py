@@ -192,8 +192,7 @@ def make_objective(config: LossConfig, labels: LabelSpace, steps_per_epoch: int)
             for name in config.terms
         }
         if memory is not None:
-            risk, time, event, strata, where = _survival(config.cox, predictions, batch)
-            memory = memory.push(jax.lax.stop_gradient(risk), time, event, strata, where)
+            memory = memory.push(*_survival(config.cox, predictions, batch), case=batch.index)
         total = jnp.zeros(())
         for name, term in values.items():
             value = term.mean
@@ -233,14 +232,15 @@ def _distillation(config: DistillationConfig, embedding, predictions, batch, lab
 
 
 def _cox(config: CoxConfig, embedding, predictions, batch, labels, memory) -> Term:
-    rows = (RiskMemory.empty(0) if memory is None else memory).join(*_survival(config, predictions, batch))
+    remembered = RiskMemory.empty(0) if memory is None else memory
+    rows = remembered.join(*_survival(config, predictions, batch), case=batch.index)
     values = cox(rows.risk, rows.time, rows.event, rows.where, strata=rows.strata, ties=config.ties)
     known = is_known(rows.time, rows.event, rows.where)
     total, num = values.sum(), jnp.sum(known & (rows.event == 1)).astype(jnp.float32)
     if memory is not None:
         # Current cases alone get a gradient. Without this it would fade as the memory grows, and the term's
         # weight beside others with it; so it estimates the gradient of the mean over all rows.
-        total = _with_gradient(total, known.sum() / jnp.maximum(known[len(memory.risk) :].sum(), 1))
+        total = _with_gradient(total, known.sum() / jnp.maximum(known[len(remembered.risk) :].sum(), 1))
     return Term(total, num)
 
 

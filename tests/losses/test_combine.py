@@ -55,6 +55,7 @@ def case(seed=0, num=8):
     )
     unused = {name: np.zeros((num, 1), np.float32) for name in Batch._fields}
     batch = Batch(**{**unused, **{k: np.resize(v, num) for k, v in LABELS.items()}, "targets": targets})
+    batch = batch._replace(index=np.arange(num, dtype=np.int32))
     return jax.tree.map(jnp.asarray, (embedding, said, batch))
 
 
@@ -297,7 +298,7 @@ def step(embedding, said, batch, memory):
     return total, {name: term.mean for name, term in terms.items()}, squares, after
 
 total, terms, squares, memory = step(embedding, said, batch, memory)
-again = step(embedding, said, batch, memory)
+again = step(embedding, said, batch._replace(index=batch.index + 50), memory)
 values = jax.tree.leaves((total, terms, squares, again[:3], memory))
 if process == 0:
     print(json.dumps([np.asarray(value).tolist() for value in values]))

@@ -20,14 +20,14 @@ push = jax.jit(RiskMemory.push)
 
 
 def draw(seed, num):
-    """(risk, time, event, strata, where): all known, tied times."""
+    """(risk, time, event, strata, where, case): all known, tied times, cases not named."""
     rng = np.random.default_rng(seed)
     risk, time = (
         jnp.asarray(rng.normal(size=num), jnp.float32),
         jnp.asarray(rng.integers(0, 9, num), jnp.float32),
     )
     event, strata = (jnp.asarray(rng.integers(0, 2, num), jnp.int32) for _ in range(2))
-    return risk, time, event, strata, jnp.ones(num, bool)
+    return risk, time, event, strata, jnp.ones(num, bool), jnp.full(num, -1, jnp.int32)
 
 
 def mean_loss(rows, loss=cox):
@@ -48,7 +48,8 @@ def batch_of(risks, **columns):
     time = jnp.asarray(columns.get("time", np.arange(num)), jnp.float32)
     event = jnp.asarray(columns.get("event", np.ones(num)), jnp.int32)
     where = jnp.asarray(columns.get("where", np.ones(num)), bool)
-    return jnp.asarray(risks, jnp.float32), time, event, jnp.zeros(num, jnp.int32), where
+    index = jnp.asarray(columns.get("index", np.full(num, -1)), jnp.int32)
+    return jnp.asarray(risks, jnp.float32), time, event, jnp.zeros(num, jnp.int32), where, index
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,10 @@ def batch_of(risks, **columns):
         pytest.param(3, [batch_of([1, 2]), batch_of([3, 4], time=[NAN, 1])], [1, 2, 4], id="NaN time"),
         pytest.param(3, [batch_of([1, 2]), batch_of([3, 4], event=[-1, 0])], [1, 2, 4], id="unknown event"),
         pytest.param(3, [batch_of([NAN, 2], where=[0, 1])], [2], id="masked garbage"),
+        pytest.param(
+            4, [batch_of([1, 2], index=[7, 8]), batch_of([3, 4], index=[8, 9])], [1, 3, 4], id="again"
+        ),
+        pytest.param(4, [batch_of([1, 2], index=[0, 1]), batch_of([3, 4])], [1, 2, 3, 4], id="unknown index"),
     ],
 )
 def test_keeps_the_newest_known_cases_in_order(size, batches, expected):
@@ -103,9 +108,9 @@ def test_any_batches_leave_the_last_known_cases(batches):
     memory, known = RiskMemory.empty(SIZE), []
     for batch in batches:
         memory = push(memory, *batch)
-        known += [case for *case, counts in zip(*map(np.asarray, batch), strict=True) if counts]
+        known += [case for *case, counts, _ in zip(*map(np.asarray, batch), strict=True) if counts]
     known = [case for case in known if not math.isnan(case[1]) and case[2] >= 0][-SIZE:]
-    kept = zip(*(np.asarray(column)[SIZE - len(known) :] for column in memory[:-1]), strict=True)
+    kept = zip(*(np.asarray(column)[SIZE - len(known) :] for column in memory[:-2]), strict=True)
     assert [tuple(case) for case in known] == list(kept)
     assert memory.where.sum() == len(known)
 
