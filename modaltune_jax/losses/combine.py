@@ -212,8 +212,11 @@ def _weight(config, epoch: Float[Array, ""]) -> Float[Array, ""] | float:
     )
 
 
-def _survival(config, predictions: Predictions, batch: Batch) -> tuple:
+def _survival(
+    config: CoxConfig | RankingConfig, predictions: Predictions, batch: Batch
+) -> tuple[Array, Array, Array, Array, Array]:
     """risk, time, event, strata, where."""
+    assert predictions.risk is not None
     strata = batch.site if config.per_site else jnp.zeros_like(batch.site)
     return predictions.risk, batch.time, batch.event, strata, batch.weight > 0
 
