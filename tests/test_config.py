@@ -177,15 +177,6 @@ def test_shipped_configs_are_all_here():
     assert {file.name for file in shipped("configs").glob("*.py")} == {*config_file.names(), "common.py"}
 
 
-def smallest(config: ConfigDict) -> ConfigDict:
-    """One bucket and one stage: a third of the compilation of `tiny.shrink`."""
-    config.pipeline.num_buckets = 1
-    config.model.adapter.num_extra_extractors = 0
-    config.model.encoder.depth = 1
-    config.model.adapter.stages = ((0, 1),)
-    return config
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Records and their targets, of the same shape for every config."""
@@ -200,7 +191,7 @@ def test_every_shipped_config_takes_a_step(name, data):
     as_shipped = config_file.load(name)
     unpack(as_shipped)
     tiny.shrink(as_shipped, as_shipped.model.encoder.name)
-    config = unpack(smallest(as_shipped))
+    config = unpack(tiny.smallest(as_shipped))
     labels = supervise(records, load_encoder(folder / "sentences.npz"), config.loss)
     targets = dataclasses.replace(targets, supervision=labels)
     (_, modalities), *_ = config.compare
@@ -260,7 +251,7 @@ def test_every_key_is_read(data, tmp_path, capsys):
     """A key that nothing reads is a promise that nothing keeps."""
     folder, records, targets = data
     seen: set[str] = set()
-    as_written = smallest(tiny.config_dict(folder))
+    as_written = tiny.smallest(tiny.config_dict(folder))
     as_written.loss = common.loss(
         distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0
     )

@@ -80,6 +80,15 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
     config.model.embedding_dim = 16
 
 
+def smallest(config: ConfigDict) -> ConfigDict:
+    """One bucket and one stage: a third of the compilation of `shrink`."""
+    config.pipeline.num_buckets = 1
+    config.model.adapter.num_extra_extractors = 0
+    config.model.encoder.depth = 1
+    config.model.adapter.stages = ((0, 1),)
+    return config
+
+
 def write_text_vectors(records: Records, path: Path) -> None:
     """A random vector for every sentence of the records, and for every prompt of their classes."""
     transforms = fit_transforms(records, num_bins=2)
@@ -106,9 +115,10 @@ def write_text_vectors(records: Records, path: Path) -> None:
 def experiment(
     folder: Path, encoder: str = "longnet", loss: ConfigDict | None = None, **optim
 ) -> tuple[Config, Records, Targets]:
-    """A config with its records and targets, ready for `train.build`."""
+    """A config with its records and targets for `train.build`; with losses of its own, the smallest."""
     as_written = config_dict(folder, encoder)
     if loss is not None:
+        as_written = smallest(as_written)
         as_written.loss = loss
     config = unpack(as_written)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))

@@ -1,7 +1,6 @@
 """Torch files: what is written is read bit by bit, and damage is named."""
 
 import os
-import time
 import tracemalloc
 import zipfile
 
@@ -347,12 +346,9 @@ def test_one_tensor_at_a_time_takes_the_memory_of_one(tmp_path, kind):
             tracemalloc.stop()
 
 
-def test_many_tensors_open_fast(tmp_path):
+def test_as_many_tensors_as_a_whole_model_has(tmp_path):
     names = [f"encoder.layers.{i // 16}.attention.projection.{i % 16}.weight" for i in range(1791)]
     write_torch(tmp_path / "weights.pth", dict.fromkeys(names, SIX))
-    start = time.perf_counter()
     with open_tensors(tmp_path / "weights.pth") as file:
-        seconds = time.perf_counter() - start
         assert [*file] == names
-    # 0.1 s; signatures are checked here, which takes some times as long.
-    assert seconds < 3
+        np.testing.assert_array_equal(file[names[-1]], SIX)
