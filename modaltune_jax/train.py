@@ -152,12 +152,9 @@ def build(
         `optim.rules` do not decide about.
     """
     _check_features(config, records)
+    memory = _memory_size(config, records)
     mesh = partitioning.make_mesh(config.mesh)
-    inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
-    model = ModalTune(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
-    encoder = config.model.encoder
-    encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)
-    load_adapter_weights(model, config.adapter_weights, encoder, encoder_hash)
+    model, encoder_hash = _first_model(config, seed, records, targets)
     graphdef, state = nnx.split(model)
     trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
     print(f"{count(trainable):,} trainable and {count(frozen):,} frozen parameters")
@@ -172,7 +169,6 @@ def build(
         seed=seed,
         **_shards(mesh),
     )
-    memory = _memory_size(config, records)
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
@@ -284,6 +280,16 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
         raise InputError(f"{workdir} holds no checkpoint: train first (--mode=train)")
     _check_same_run(run, restored.meta, workdir)
     return restored.state["trainable"], restored.meta
+
+
+def _first_model(config: Config, seed: int, records: Records, targets: Targets) -> tuple[ModalTune, str]:
+    """The model that training starts from, and the hash of its encoder's weights."""
+    inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
+    model = ModalTune(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
+    encoder = config.model.encoder
+    encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)
+    load_adapter_weights(model, config.adapter_weights, encoder, encoder_hash)
+    return model, encoder_hash
 
 
 def _check_features(config: Config, records: Records) -> None:
