@@ -38,6 +38,7 @@ def data() -> ConfigDict:
             "gene_sets": "",
             "num_bins": 4,
             "bins": "train",
+            "clinical": ("stage", "t", "n", "m", "age"),
             "simulation": simulation(),
         }
     )

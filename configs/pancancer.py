@@ -1,8 +1,9 @@
 """Pan-cancer: one model over BRCA, GBMLGG, NSCLC and RCC on frozen Prov-GigaPath features.
 
-    python -m modaltune_jax.main --config=configs/pancancer.py         # records/pancancer, see data/README.md
-    python -m modaltune_jax.main --config=configs/pancancer.py:labels  # the same on labels instead of text
-    python -m modaltune_jax.main --config=configs/pancancer.py:demo    # simulated cases, a laptop, minutes
+    python -m modaltune_jax.main --config=configs/pancancer.py           # records/pancancer, see data/README.md
+    python -m modaltune_jax.main --config=configs/pancancer.py:labels    # the same on labels instead of text
+    python -m modaltune_jax.main --config=configs/pancancer.py:clinical  # clinical values as a third modality
+    python -m modaltune_jax.main --config=configs/pancancer.py:demo      # simulated cases, a laptop, minutes
 
 The demo compares the model with itself shown one modality only. Its encoder is a small LongNet of random
 weights that is trained throughout: there is nothing pretrained about simulated tiles.
@@ -21,8 +22,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seeds = (0, 1, 2)
     if variant == "labels":
         return labels(config)
+    if variant == "clinical":
+        return clinical(config)
     if variant:
-        raise ValueError(f"configs/pancancer.py has the variants '', 'labels' and 'demo', not {variant!r}")
+        raise ValueError(
+            f"configs/pancancer.py has the variants '', 'labels', 'clinical' and 'demo', not {variant!r}"
+        )
     return config
 
 
@@ -32,6 +37,15 @@ def labels(config: ConfigDict) -> ConfigDict:
     config.loss = common.loss(cox=1.0, text_similarity=1.0)
     config.loss.cox.memory = 256
     config.checkpoint.best = ("subtype:similarity", "survival:risk")
+    return config
+
+
+def clinical(config: ConfigDict) -> ConfigDict:
+    """Stage, TNM and age as a modal token; further packed columns by `data.clinical`."""
+    config.name = "pancancer_clinical"
+    modalities = ("slides", "expression", "clinical")
+    config.model.modalities = config.pipeline.modalities = modalities
+    config.compare = (("full", modalities),)
     return config
 
 

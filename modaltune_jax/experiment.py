@@ -58,6 +58,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         config.loss,
         num_bins=config.data.num_bins,
         bins=config.data.bins,
+        clinical=config.data.clinical,
         dim=config.model.embedding_dim,
     )
     _describe(records)

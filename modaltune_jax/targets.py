@@ -212,6 +212,7 @@ def targets_of_records(
     *,
     num_bins: int,
     bins: str,
+    clinical: Sequence[str],
     dim: int,
 ) -> Targets:
     """Fits the transforms on train, words every case's sentences, embeds and projects them.
@@ -221,11 +222,15 @@ def targets_of_records(
       encoder: frozen text encoder.
       config: its settings and the projector's seed.
       loss: whose terms decide what there is to know of the labels.
-      num_bins, bins: see `fit_transforms`.
+      num_bins, bins, clinical: see `fit_transforms`.
       dim: width e of the targets.
     """
     transforms = fit_transforms(
-        (records.without_slides(i) for i in range(records.num_cases)), num_bins=num_bins, bins=bins
+        (records.without_slides(i) for i in range(records.num_cases)),
+        num_bins=num_bins,
+        bins=bins,
+        clinical=clinical,
+        kinds=records.variables,
     )
     specs = {spec.name: spec for spec in records.specs}
     sites = records.table["site"]

@@ -23,7 +23,6 @@ from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
-from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS
 from modaltune_jax.losses.combine import Objective, make_objective, similarity_logits
 from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.modalities import ModalInputs
@@ -284,7 +283,7 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
 
 def _first_model(config: Config, seed: int, records: Records, targets: Targets) -> tuple[ModalTune, str]:
     """The model that training starts from, and the hash of its encoder's weights."""
-    inputs = ModalInputs(records.gene_sets.groups, len(CLINICAL_COLUMNS))
+    inputs = ModalInputs(records.gene_sets.groups, len(targets.transforms.clinical))
     model = ModalTune(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
     encoder = config.model.encoder
     encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,8 @@ class Case:
       expression: `[g]` float32 in the order of the data set's gene list, NaN where a gene was not
         measured; None if the case has no expression.
       labels: raw labels.
+      variables: further clinical values by name, numbers or words as in the source; what is not known is
+        left out.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Case:
     slides: tuple[Slide, ...]
     expression: np.ndarray | None
     labels: Labels
+    variables: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 
 class Batch(NamedTuple):

@@ -18,6 +18,7 @@ from modaltune_jax.convert.rules import Params
 from modaltune_jax.convert.slide_encoders import abstract_params, kind_of, read
 from modaltune_jax.convert.tensor_file import open_tensors
 from modaltune_jax.evaluate import predict_cases
+from modaltune_jax.inputs.clinical import ClinicalEncoder
 from modaltune_jax.inputs.pipeline import eval_batches
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import Transforms
@@ -30,8 +31,7 @@ from modaltune_jax.types import Batch, InputError
 _UNFITTED = Transforms(
     expression_mean=np.zeros(0),
     expression_std=np.zeros(0),
-    age_mean=0.0,
-    age_std=0.0,
+    clinical=ClinicalEncoder(()),
     num_bins=1,
     survival_edges={},
 )

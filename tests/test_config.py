@@ -165,6 +165,7 @@ SHIPPED = [
     *(name for name in config_file.names() if name != "hipt.py"),
     "pancancer.py:demo",
     "pancancer.py:labels",
+    "pancancer.py:clinical",
     *(f"hipt.py:pancancer,{encoder}" for encoder in ("mean_pool", "longnet", "longnet_frozen")),
     "hipt.py:blca,longnet",
     *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),

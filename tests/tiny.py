@@ -130,6 +130,7 @@ def experiment(
         config.loss,
         num_bins=config.data.num_bins,
         bins="train",
+        clinical=config.data.clinical,
         dim=config.model.embedding_dim,
     )
     return config, records, targets

@@ -11,8 +11,11 @@ from jaxtyping import Float, Int, Integer
 
 from modaltune_jax.types import InputError, Slide
 
-LAYOUTS = ("stacked", "own")
+LAYOUTS = ("stacked", "own", "reference")
 ORIGINS = ("level0", "slide")
+
+_REFERENCE_GAP = 1500
+"""Level-0 pixels between one slide and the next in the published ModalTune."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,11 @@ def join_slides(
     Args:
       slides: may be empty.
       tile_size: see `grid_cells`.
-      layout: "stacked" shifts each slide's rows below the last row of all slides before it, so that no
-        two slides share a cell; "own" leaves every slide in its own frame.
+      layout: "stacked" shifts each slide's columns behind the last column of all slides before it, so that
+        no two slides share a cell. In x, because Prov-GigaPath numbers positions 1000 x + y: a shift in y
+        would give tiles beyond 1000 the positions of others. "own" leaves every slide in its own frame.
+        "reference" shifts in y, by the last tile of the one slide before and 1500 pixels, as the published
+        ModalTune did: the third slide of a case may overlap the second.
       origin: see `grid_cells`.
       feature_dim: width of the empty bag that a case without slides becomes.
     """
@@ -78,19 +84,34 @@ def join_slides(
         )
     if not slides:
         return Bag(np.zeros((0, feature_dim), np.float32), np.zeros((0, 2), np.int32))
+    if layout == "reference":
+        slides, origin = _shift_as_published(slides, origin), "level0"
     cells = []
-    next_row = None
+    next_column = None
     for slide in slides:
         grid = grid_cells(slide, tile_size, origin)
         if layout == "stacked" and len(grid):
-            if next_row is not None:
-                # Rows may be negative, so the shift is measured from the slide's own first row.
-                grid[:, 1] += next_row - min(0, grid[:, 1].min())
-            next_row = grid[:, 1].max() + 1
+            if next_column is not None:
+                # Columns may be negative, so the shift is measured from the slide's own first column.
+                grid[:, 0] += next_column - min(0, grid[:, 0].min())
+            next_column = grid[:, 0].max() + 1
         cells.append(grid)
     if len(slides) == 1:
         return Bag(slides[0].features, cells[0])
     return Bag(np.concatenate([slide.features for slide in slides]), np.concatenate(cells))
+
+
+def _shift_as_published(slides: Sequence[Slide], origin: str) -> list[Slide]:
+    """Slides shifted in y as `join_slides` says; coordinates from the smallest of all if origin is "slide"."""
+    shift, shifted = 0, []
+    for slide in slides:
+        coords = np.asarray(slide.coords, np.int64)
+        shifted.append(coords + (0, shift))
+        shift = int(coords[:, 1].max()) + _REFERENCE_GAP if len(coords) else shift
+    first = np.concatenate(shifted).min(axis=0, initial=np.iinfo(np.int32).max) if origin == "slide" else 0
+    return [
+        dataclasses.replace(slide, coords=coords - first) for slide, coords in zip(slides, shifted, strict=True)
+    ]
 
 
 def subsample(bag: Bag, max_tiles: int | None, rng: np.random.Generator | None = None) -> Bag:

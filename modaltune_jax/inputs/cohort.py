@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from modaltune_jax.inputs.transforms import NOT_GIVEN, ajcc_category
+from modaltune_jax.inputs.ajcc import NOT_GIVEN, ajcc_category
 from modaltune_jax.locations import shipped
 from modaltune_jax.types import Case, InputError, Labels, Slide
 

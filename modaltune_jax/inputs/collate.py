@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from modaltune_jax.inputs.bags import LAYOUTS, ORIGINS, Bag, join_slides, merge_cells, pad, subsample
-from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS, Transforms
+from modaltune_jax.inputs.transforms import Transforms
 from modaltune_jax.types import MODALITIES, Batch, Case, InputError
 
 FEATURE_DTYPES = {
@@ -22,8 +22,6 @@ FEATURE_DTYPES = {
 
 SPREAD = ("site", "event", "subtype")
 """Labels that can be dealt evenly to batches."""
-
-_MISSING = np.array([name.endswith("_missing") for name in CLINICAL_COLUMNS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +35,8 @@ class PipelineConfig:
       multiple: alignment of a padded length plus its class token.
       max_tiles: longer bags are subsampled, at random in training and evenly in evaluation; 0 never.
       tile_size: side of a grid cell in level-0 pixels; 0 takes each slide's own.
-      layout: slides of a case below each other ("stacked") or each in its own frame ("own").
+      layout: slides of a case beside each other ("stacked"), each in its own frame ("own"), or as the
+        published code laid them out ("reference"), see `bags.join_slides`.
       origin: cells count from pixel (0, 0) ("level0") or from the slide's smallest x and y ("slide").
       merge_cells: add tiles that share a cell and leave out cells without features, as TITAN does;
         `max_tiles` counts the tiles before.
@@ -129,7 +128,8 @@ def collate(
     rngs = [None] * num_cases if rngs is None else rngs
     target_shape = (0, 0) if targets is None else targets.shape[1:]
     dtype = FEATURE_DTYPES[config.feature_dtype]
-    batch = _filler(num_cases, bucket, feature_dim, num_genes, target_shape, dtype)
+    num_clinical = len(transforms.clinical)
+    batch = _filler(num_cases, bucket, feature_dim, num_genes, num_clinical, target_shape, dtype)
     for row, case in enumerate(cases):
         if case is None:
             continue
@@ -142,8 +142,8 @@ def collate(
         expression = case.expression if "expression" in config.modalities else None
         if expression is not None:
             batch.expression[row] = transforms.expression(expression)
-        clinical = transforms.clinical(case.labels)
-        has_clinical = "clinical" in config.modalities and not clinical[_MISSING].all()
+        clinical = transforms.clinical(case)
+        has_clinical = "clinical" in config.modalities and transforms.clinical.is_known(clinical)
         if has_clinical:
             batch.clinical[row] = clinical
         batch.present[row] = (batch.length[row] > 0, expression is not None, has_clinical)
@@ -180,6 +180,7 @@ def _filler(
     bucket: int,
     feature_dim: int,
     num_genes: int,
+    num_clinical: int,
     target_shape: tuple[int, ...],
     dtype: np.dtype,
 ) -> Batch:
@@ -189,7 +190,7 @@ def _filler(
         cells=np.zeros((num_cases, bucket, 2), np.int32),
         length=np.zeros(num_cases, np.int32),
         expression=np.zeros((num_cases, num_genes), np.float32),
-        clinical=np.zeros((num_cases, len(CLINICAL_COLUMNS)), np.float32),
+        clinical=np.zeros((num_cases, num_clinical), np.float32),
         present=np.zeros((num_cases, len(MODALITIES)), bool),
         targets=np.zeros((num_cases, *target_shape), np.float32),
         subtype=np.full(num_cases, -1, np.int32),

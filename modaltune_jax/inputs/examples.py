@@ -42,6 +42,7 @@ def features_dict(feature_dim: int, feature_dtype: str):
             **{name: tfds.features.Scalar(np.int32) for name in _INTEGERS},
             # A TFDS scalar keeps 32 bits of a real number; a tensor of bytes keeps all.
             **{name: tensor((), "float64") for name in _REALS},
+            "variables": tfds.features.Text(),  # JSON: every data set has its own
             "crc32": tfds.features.Scalar(np.int64),
         }
     )
@@ -63,6 +64,7 @@ def encode(case: Case, feature_dim: int, feature_dtype: str) -> dict[str, Any]:
         "patch_sizes_level0": np.array([slide.patch_size_level0 for slide in case.slides], np.int32),
         "expression": expression.astype(np.float32),
         **_plain(case.labels),
+        "variables": json.dumps(dict(case.variables)),
         "crc32": checksum(case),
     }
 
@@ -92,7 +94,10 @@ def decode(example: Mapping[str, Any]) -> Case:
         **{name: float(example[name]) for name in _REALS},
     }
     expression = example["expression"] if example["expression"].size else None
-    case = Case(texts["case_id"], texts["site"], texts["split"], slides, expression, Labels(**labels))
+    variables = json.loads(example["variables"])
+    case = Case(
+        texts["case_id"], texts["site"], texts["split"], slides, expression, Labels(**labels), variables
+    )
     if checksum(case) != example["crc32"]:
         raise InputError(f"case {case.id}: its checksum differs from the one written; pack the records again")
     return case
@@ -101,7 +106,7 @@ def decode(example: Mapping[str, Any]) -> Case:
 def checksum(case: Case) -> int:
     """CRC-32 of everything in a case."""
     header = [
-        *(case.id, case.site, case.split, _plain(case.labels)),
+        *(case.id, case.site, case.split, _plain(case.labels), dict(case.variables)),
         [(slide.id, int(slide.patch_size_level0), len(slide.features)) for slide in case.slides],
     ]
     crc = zlib.crc32(json.dumps(header).encode())

@@ -27,6 +27,8 @@ class DataConfig:
       gene_sets: CSV of pathway (or group) and gene, relative to `path`.
       num_bins: quantile bins of survival time for the sentences.
       bins: "train" fits the bins on uncensored training cases; "reference" on all cases, as published.
+      clinical: clinical values that the model is shown: "stage", "t", "n", "m", "age", and the variables of
+        the records.
       simulation: sizes of the simulated cohort.
     """
 
@@ -38,6 +40,7 @@ class DataConfig:
     gene_sets: str
     num_bins: int
     bins: str
+    clinical: tuple[str, ...]
     simulation: SimulationConfig
 
 

@@ -23,8 +23,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from modaltune_jax.inputs.ajcc import IN_SITU, UNASSESSED, ajcc_category
 from modaltune_jax.inputs.cohort import CohortSpec
-from modaltune_jax.inputs.transforms import IN_SITU, UNASSESSED, ajcc_category, time_bin
+from modaltune_jax.inputs.transforms import time_bin
 from modaltune_jax.types import Labels
 
 # "stage zero" and the in-situ words have no published example.

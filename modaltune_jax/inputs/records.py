@@ -19,7 +19,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -33,7 +33,7 @@ from modaltune_jax.inputs.genesets import GeneSets
 from modaltune_jax.inputs.tfds_writer import TfdsWriter
 from modaltune_jax.types import Case, InputError, Labels
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever code that reads an older format could not read what `write` writes."""
 
 _INDEX = "index.parquet"
@@ -52,6 +52,7 @@ def write(
     specs: Sequence[CohortSpec],
     source: str,
     encoder: str,
+    variables: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> None:
@@ -65,6 +66,7 @@ def write(
       specs: one for every site.
       source: where the cases come from, for people.
       encoder: name of the tile encoder that made the features.
+      variables: "number" or "category" for every name that `Case.variables` may have.
       overwrite: replace an existing directory.
       progress: show a progress bar.
 
@@ -80,11 +82,12 @@ def write(
     temporary = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:8]}.partial")
     temporary.mkdir(parents=True)
     try:
-        counts = _write_cases(temporary, cases, genes, specs, progress)
+        counts = _write_cases(temporary, cases, genes, specs, set(variables or {}), progress)
         metadata = {
             "format": FORMAT,
             "source": source,
             "encoder": encoder,
+            "variables": dict(variables or {}),
             **counts,
             "genes": list(genes),
             "gene_sets": {"names": gene_sets.names, "groups": [group.tolist() for group in gene_sets.groups]},
@@ -97,7 +100,12 @@ def write(
 
 
 def _write_cases(
-    directory: Path, cases: Iterable[Case], genes: Sequence[str], specs: Sequence[CohortSpec], progress: bool
+    directory: Path,
+    cases: Iterable[Case],
+    genes: Sequence[str],
+    specs: Sequence[CohortSpec],
+    variables: set[str],
+    progress: bool,
 ) -> dict[str, Any]:
     """Writes everything but the metadata, and returns what only the cases can tell of it."""
     from tqdm import tqdm
@@ -116,7 +124,7 @@ def _write_cases(
         features=examples.features_dict(feature_dim, feature_dtype),
     ) as writer:
         for case in tqdm(cases, desc="writing records", unit="case", total=total, disable=not progress):
-            _check(case, ids, sites, len(genes), feature_dim, feature_dtype)
+            _check(case, ids, sites, len(genes), variables, feature_dim, feature_dtype)
             ids.add(case.id)
             writer.add(case.split, examples.encode(case, feature_dim, feature_dtype))
             measured = np.full(len(genes), np.nan) if case.expression is None else case.expression
@@ -152,7 +160,13 @@ def _feature_layout(cases: Iterable[Case]) -> tuple[Iterable[Case], int, str]:
 
 
 def _check(
-    case: Case, ids: set[str], sites: set[str], num_genes: int, feature_dim: int, feature_dtype: str
+    case: Case,
+    ids: set[str],
+    sites: set[str],
+    num_genes: int,
+    variables: set[str],
+    feature_dim: int,
+    feature_dtype: str,
 ) -> None:
     """What one record must have in common with the others; `cohort.check_cases` looks at the values."""
     if case.id in ids:
@@ -165,6 +179,11 @@ def _check(
         raise InputError(
             f"case {case.id}: expression of shape {case.expression.shape} for {num_genes} genes; give every"
             " gene a value, NaN where it was not measured"
+        )
+    if not set(case.variables) <= variables:
+        raise InputError(
+            f"case {case.id}: variables {sorted(set(case.variables) - variables)} are not among those declared,"
+            f" {sorted(variables)}; say of each whether it is a number or a category"
         )
     for slide in case.slides:
         where = f"case {case.id}, slide {slide.id}"
@@ -187,6 +206,7 @@ def _index_row(case: Case, expression_crc32: int) -> dict[str, Any]:
         "num_tiles": sum(len(slide.features) for slide in case.slides),
         "has_expression": case.expression is not None,
         "expression_crc32": expression_crc32,
+        "variables": json.dumps(dict(case.variables)),
         **dataclasses.asdict(case.labels),
     }
 
@@ -215,6 +235,7 @@ class Records:
       sites: site names; a case's site index is its position here.
       genes, gene_sets, specs: as written.
       feature_dim: width of the tile features, 0 if no case has slides.
+      variables: "number" or "category" for every further clinical value.
       encoder, source: names, as written.
 
     Raises:
@@ -237,8 +258,10 @@ class Records:
         self.feature_dim: int = metadata["feature_dim"]
         self.encoder: str = metadata["encoder"]
         self.source: str = metadata["source"]
+        self.variables: dict[str, str] = metadata["variables"]
         self.table = self._read_table(metadata["index_crc32"])
         self._expression_crc32 = self.table.pop("expression_crc32").to_numpy()
+        self._variables = [json.loads(text) for text in self.table.pop("variables")]
         self._labels = [Labels(**row) for row in self.table[list(_LABELS)].to_dict("records")]
         self._position = self.table.groupby("split").cumcount().to_numpy()
         self.lengths: Int[np.ndarray, "n"] = self.table["num_tiles"].to_numpy(np.int32)
@@ -271,7 +294,9 @@ class Records:
             expression = np.asarray(self._expression[i])
             if examples.array_checksum(expression) != self._expression_crc32[i]:
                 raise InputError(self._damage(i, "its expression has another checksum than was written"))
-        return Case(row["case_id"], row["site"], row["split"], (), expression, self.labels(i))
+        return Case(
+            row["case_id"], row["site"], row["split"], (), expression, self.labels(i), self._variables[i]
+        )
 
     def __len__(self) -> int:
         return self.num_cases

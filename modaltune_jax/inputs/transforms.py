@@ -1,4 +1,4 @@
-"""From raw labels and expression to numbers: AJCC codes, standardisation, survival bins.
+"""From raw expression, clinical values and times to numbers: standardisation, vocabularies, survival bins.
 
 Everything that is fitted is fitted on train cases and travels with the checkpoint as `Transforms`.
 """
@@ -8,70 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from modaltune_jax.types import Case, InputError, Labels
-
-CLINICAL_COLUMNS = (
-    *("stage", "t", "n", "m", "age"),
-    *("stage_missing", "t_missing", "n_missing", "m_missing", "age_missing"),
-)
-"""Order of the last axis of `Batch.clinical`; one vocabulary over all cohorts."""
-
-NOT_GIVEN = frozenset(
-    {"", "'--", "--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available", "not evaluated"}
-)
-"""What sources write, in lower case and without brackets, where they know nothing."""
-
-UNASSESSED = "X"
-IN_SITU = "is"
-
-_CODES = {
-    "stage": re.compile(r"(?:stage\s*)?(0|x|iv|i{1,3}|is|[1-4])[a-d]?\d?(?:is)?", re.IGNORECASE),
-    "t": re.compile(r"[acpry]*t(is|a|[0-4x])(?!\d).*", re.IGNORECASE),
-    "n": re.compile(r"[acpry]*n([0-3x])(?!\d).*", re.IGNORECASE),
-    "m": re.compile(r"[acpry]*m([01x])(?!\d).*", re.IGNORECASE),
-}
-_CATEGORIES = {"x": UNASSESSED, "i": "1", "ii": "2", "iii": "3", "iv": "4", "is": IN_SITU, "a": IN_SITU}
-_ORDINALS = {"0": 0.0, IN_SITU: 0.5, "1": 1.0, "2": 2.0, "3": 3.0, "4": 4.0}
-_HIGHEST = {"stage": 4.0, "t": 4.0, "n": 3.0, "m": 1.0}
+from modaltune_jax.inputs.clinical import DEFAULT_COLUMNS, ClinicalEncoder, fit_clinical
+from modaltune_jax.types import Case, InputError
 
 # So that the last death itself falls inside the last bin, which is closed on the left.
 _EDGE_MARGIN = 1e-6
-
-
-def ajcc_category(field: str, code: str) -> str:
-    """The main category of an AJCC code, subdivisions folded.
-
-    Args:
-      field: "stage", "t", "n" or "m".
-      code: as written in the source: "Stage IIB", "pT2a", "N0 (i-)", "cM0 (i+)".
-
-    Returns:
-      "0" to "4"; "is" for stage IS, Tis and Ta; "X" for not assessable; "" for not given.
-
-    Raises:
-      InputError: the code cannot be read.
-
-    >>> ajcc_category("stage", "Stage IIIC"), ajcc_category("t", "pT2a"), ajcc_category("n", "N0 (i-)")
-    ('3', '2', '0')
-    >>> ajcc_category("m", "MX"), ajcc_category("m", "[Not Available]")
-    ('X', '')
-    """
-    code = code.strip()
-    if code.lower().strip("[]") in NOT_GIVEN:
-        return ""
-    match = _CODES[field].fullmatch(code)
-    if match is None:
-        raise InputError(
-            f"{field} {code!r} is not an AJCC code; write it like 'Stage IIB', 'T2a', or leave it empty"
-        )
-    main = match.group(1).lower()
-    return _CATEGORIES.get(main, main)
 
 
 def time_bin(time: float, edges: Sequence[float]) -> int:
@@ -92,15 +38,14 @@ class Transforms:
     Attributes:
       expression_mean, expression_std: `[g]` float64 over train cases, unmeasured values ignored; std is 0
         for a gene that is constant or never measured in train.
-      age_mean, age_std: years.
+      clinical: encoder of the clinical values.
       num_bins: survival bins per site.
       survival_edges: site -> num_bins + 1 increasing edges in months; sites without survival have none.
     """
 
     expression_mean: Float[np.ndarray, "g"]
     expression_std: Float[np.ndarray, "g"]
-    age_mean: float
-    age_std: float
+    clinical: ClinicalEncoder
     num_bins: int
     survival_edges: Mapping[str, tuple[float, ...]]
 
@@ -119,17 +64,6 @@ class Transforms:
         scale = np.where(self.expression_std > 0, self.expression_std, 1.0)
         return np.where(usable, (raw - self.expression_mean) / scale, 0.0).astype(np.float32)
 
-    def clinical(self, labels: Labels) -> Float[np.ndarray, "k"]:
-        """Stage, T, N, M (ordinals scaled to 0..1), age (z-score), then the five missing flags.
-
-        A value that is missing or not assessable ("NX", "Stage X") is 0 with its flag 1.
-        """
-        values = [_ordinal(field, getattr(labels, field)) for field in _HIGHEST]
-        age = (labels.age - self.age_mean) / self.age_std if self.age_std > 0 else labels.age * 0.0
-        encoded = np.asarray([*values, age], np.float32)
-        missing = np.isnan(encoded)
-        return np.concatenate([np.where(missing, 0.0, encoded), missing]).astype(np.float32)
-
     def survival_bin(self, site: str, time: float) -> int:
         """Class 0 to num_bins - 1 of a time in months; the last bin is open to the right; -1 for NaN.
 
@@ -147,22 +81,39 @@ class Transforms:
 
     def to_json(self) -> str:
         """JSON text that `from_json` restores to the last bit."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = dataclasses.asdict(self)
         fields["expression_mean"] = self.expression_mean.tolist()
         fields["expression_std"] = self.expression_std.tolist()
         return json.dumps(fields, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Transforms:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+          InputError: written by a version with other fields.
+        """
         fields = json.loads(text)
+        if set(fields) != {field.name for field in dataclasses.fields(cls)}:
+            raise InputError(
+                f"transforms with the fields {sorted(fields)} are of another version of modaltune_jax; train"
+                " again, or use the version that wrote them"
+            )
+        fields["clinical"] = ClinicalEncoder.from_dict(fields["clinical"])
         for name in ("expression_mean", "expression_std"):
             fields[name] = np.asarray(fields[name], np.float64)
         fields["survival_edges"] = {site: tuple(edges) for site, edges in fields["survival_edges"].items()}
         return cls(**fields)
 
 
-def fit_transforms(cases: Iterable[Case], *, num_bins: int = 4, bins: str = "train") -> Transforms:
+def fit_transforms(
+    cases: Iterable[Case],
+    *,
+    num_bins: int = 4,
+    bins: str = "train",
+    clinical: Sequence[str] = DEFAULT_COLUMNS,
+    kinds: Mapping[str, str] | None = None,
+) -> Transforms:
     """Fits on the train cases, in one pass.
 
     Args:
@@ -178,9 +129,8 @@ def fit_transforms(cases: Iterable[Case], *, num_bins: int = 4, bins: str = "tra
     if bins not in ("train", "reference"):
         raise InputError(f"bins {bins!r} is not known; write train or reference")
     expressions: list[np.ndarray] = []
-    ages: list[float] = []
+    rows: list[Case] = []
     times: dict[str, list[float]] = {}
-    num_train = 0
     for case in cases:
         labels = case.labels
         has_survival = labels.event != -1 and not math.isnan(labels.time)
@@ -190,23 +140,16 @@ def fit_transforms(cases: Iterable[Case], *, num_bins: int = 4, bins: str = "tra
                 site_times.append(labels.time)
         if case.split != "train":
             continue
-        num_train += 1
-        ages.append(labels.age)
+        rows.append(dataclasses.replace(case, slides=()))
         if case.expression is not None:
             expressions.append(case.expression)
-    if num_train == 0:
+    if not rows:
         raise InputError("none of the cases is in the train split, so there is nothing to fit on")
 
     table = np.stack(expressions) if expressions else np.zeros((0, 0), np.float32)
     mean, std = _moments(table)
-    age_mean, age_std = _moments(np.asarray(ages)[:, None])
     edges = {site: _edges(site, values, num_bins, bins) for site, values in times.items()}
-    return Transforms(mean, std, float(age_mean[0]), float(age_std[0]), num_bins, edges)
-
-
-def _ordinal(field: str, code: str) -> float:
-    """Scaled ordinal of an AJCC code, NaN if missing or not assessable."""
-    return _ORDINALS.get(ajcc_category(field, code), math.nan) / _HIGHEST[field]
+    return Transforms(mean, std, fit_clinical(rows, clinical, kinds or {}), num_bins, edges)
 
 
 def _moments(table: Float[np.ndarray, "b g"]) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "g"]]:

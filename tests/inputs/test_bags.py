@@ -68,11 +68,32 @@ def test_unknown_layouts_are_refused(setting):
 
 
 def test_slides_are_stacked_cumulatively():
-    # Rows 0..3, 0..1, 2..2: the third slide comes below the first two, not below the second alone.
-    slides = [make_slide([(0, 0), (0, 768)]), make_slide([(256, 0), (0, 256)]), make_slide([(0, 512)])]
+    # Columns 0..3, 0..1, 2..2: the third slide comes behind the first two, not behind the second alone.
+    slides = [make_slide([(0, 0), (768, 0)]), make_slide([(0, 256), (256, 0)]), make_slide([(512, 0)])]
     bag = join_slides(slides)
-    np.testing.assert_array_equal(bag.cells, [[0, 0], [0, 3], [1, 4], [0, 5], [0, 8]])
+    np.testing.assert_array_equal(bag.cells, [[0, 0], [3, 0], [4, 1], [5, 0], [8, 0]])
     np.testing.assert_array_equal(bag.features, np.concatenate([slide.features for slide in slides]))
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        # Shifts in pixels: 0, 1000 + 1500, 300 + 1500: less than the second, so that the third overlaps it.
+        pytest.param("level0", [[0, 1], [1, 3], [0, 10], [0, 10], [0, 7]], id="level0"),
+        # The smallest of all slides is (0, 256).
+        pytest.param("slide", [[0, 0], [1, 2], [0, 9], [0, 9], [0, 6]], id="slide"),
+    ],
+)
+def test_reference_layout(origin, expected):
+    coords = [[(0, 256), (256, 1000)], [(0, 100), (0, 300)], [(0, 0)]]
+    bag = join_slides([make_slide(xy) for xy in coords], layout="reference", origin=origin)
+    np.testing.assert_array_equal(bag.cells, expected)
+
+
+def test_reference_layout_of_slides_without_tiles():
+    slides = [make_slide([]), make_slide([(0, 256)]), make_slide([]), make_slide([(0, 0)])]
+    np.testing.assert_array_equal(join_slides(slides, layout="reference").cells, [[0, 1], [0, 6]])
+    assert len(join_slides(slides[:1], layout="reference", origin="slide")) == 0
 
 
 def test_own_frames_overlap():
@@ -99,11 +120,11 @@ def test_stacked_slides_never_overlap(slides, origin):
     last = None
     for slide, part in zip(slides, parts, strict=True):
         own = grid_cells(slide, origin=origin)
-        np.testing.assert_array_equal(part[:, 0], own[:, 0])
-        np.testing.assert_array_equal(np.diff(part[:, 1]), np.diff(own[:, 1]))
+        np.testing.assert_array_equal(part[:, 1], own[:, 1])
+        np.testing.assert_array_equal(np.diff(part[:, 0]), np.diff(own[:, 0]))
         if len(part):
-            assert last is None or part[:, 1].min() > last
-            last = part[:, 1].max()
+            assert last is None or part[:, 0].min() > last
+            last = part[:, 0].max()
 
 
 def test_a_case_without_slides_is_an_empty_bag():

@@ -14,7 +14,7 @@ from modaltune_jax.inputs.collate import collate
 from modaltune_jax.inputs.pipeline import BatchIterator, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records, write
 from modaltune_jax.inputs.simulate import SimulationConfig, simulate
-from modaltune_jax.inputs.transforms import CLINICAL_COLUMNS, fit_transforms
+from modaltune_jax.inputs.transforms import fit_transforms
 from modaltune_jax.types import MODALITIES, Batch, Case, InputError, Labels
 
 CONFIG = PipelineConfig(batch_size=6, tokens_per_batch=120, num_buckets=3, multiple=8, max_tiles=40)
@@ -97,7 +97,7 @@ def test_dtypes_and_shapes(data):
     num_cases, bucket, _ = batch.features.shape
     assert batch.cells.shape == (num_cases, bucket, 2)
     assert batch.expression.shape == (num_cases, 40)
-    assert batch.clinical.shape == (num_cases, len(CLINICAL_COLUMNS))
+    assert batch.clinical.shape == (num_cases, 10)
     assert batch.targets.shape == (num_cases, 3, 4)
 
 
@@ -121,7 +121,7 @@ def test_absent_modalities_are_zero_and_marked(data):
         arrays = (batch.features, batch.expression, batch.clinical)
         for row in np.flatnonzero(batch.index >= 0):
             case = records[batch.index[row]]
-            missing = transforms.clinical(case.labels)[len(CLINICAL_COLUMNS) // 2 :]
+            missing = transforms.clinical(case)[5:]
             present = (bool(case.slides), case.expression is not None, not missing.all())
             assert tuple(batch.present[row].tolist()) == present
             assert tuple(bool(array[row].any()) for array in arrays) == present

@@ -20,6 +20,7 @@ def config(tmp_path):
         gene_sets="",
         num_bins=2,
         bins="train",
+        clinical=("age",),
         simulation=SimulationConfig(cases_per_site=16, mean_tiles=5),
     )
 

@@ -83,6 +83,19 @@ def test_cases_come_back_to_the_last_bit(tmp_path, dtype):
         assert_same(case, expected)
 
 
+def test_variables_come_back(tmp_path):
+    first, second, *rest = make_cases()
+    known = {"sex": "male", "ki67": 1 / 3}
+    cases = [first, dataclasses.replace(second, variables=known), *rest]
+    kinds = {"sex": "category", "ki67": "number"}
+    records = write_cases(tmp_path / "r", cases, variables=kinds)
+    assert records.variables == kinds
+    assert [case.variables for case in records] == [{}, known, {}, {}]
+    assert records.without_slides(1).variables == known
+    with pytest.raises(InputError, match=r"case B: variables \['ki67'\] are not among those declared"):
+        write_cases(tmp_path / "other", cases, variables={"sex": "category"})
+
+
 def test_data_set_comes_back(written):
     assert written.genes == GENES
     assert written.gene_sets.names == GENE_SETS.names
@@ -251,7 +264,7 @@ def test_missing_directory(tmp_path):
 def test_another_format(tmp_path):
     path = write_cases(tmp_path / "r", make_cases()).directory / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 1"):
+    with pytest.raises(InputError, match="format 99, this version reads 2"):
         Records(tmp_path / "r")
 
 

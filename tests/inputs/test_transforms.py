@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modaltune_jax.inputs import transforms as module
+from modaltune_jax.inputs.clinical import ClinicalColumn, ClinicalEncoder
 from modaltune_jax.inputs.transforms import (
-    CLINICAL_COLUMNS,
     Transforms,
-    ajcc_category,
     fit_transforms,
     time_bin,
 )
@@ -32,8 +31,7 @@ def make_transforms(**changes):
     fitted = Transforms(
         expression_mean=np.asarray([1.0, 2.0, 0.0]),
         expression_std=np.asarray([2.0, 0.0, 1.0]),
-        age_mean=60.0,
-        age_std=10.0,
+        clinical=ClinicalEncoder((ClinicalColumn("age", "number", 60.0, 10.0),)),
         num_bins=4,
         survival_edges={"brca": (1.0, 10.0, 20.0, 40.0, 80.0)},
     )
@@ -43,84 +41,6 @@ def make_transforms(**changes):
 def test_doctests():
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0
-
-
-@pytest.mark.parametrize(
-    ("field", "code", "category"),
-    [
-        pytest.param("stage", "Stage I", "1", id="stage-1"),
-        pytest.param("stage", "stage iia", "2", id="lower-case"),
-        pytest.param("stage", "Stage IIIC1", "3", id="two-subdivisions"),
-        pytest.param("stage", "IVB", "4", id="word-left-out"),
-        pytest.param("stage", "2B", "2", id="arabic"),
-        pytest.param("stage", "Stage 0is", "0", id="stage-0is"),
-        pytest.param("stage", "Stage IS", "is", id="stage-is"),
-        pytest.param("stage", "Stage X", "X", id="stage-x"),
-        pytest.param("stage", "", "", id="empty"),
-        pytest.param("stage", "not reported", "", id="not-reported"),
-        pytest.param("t", "T4d", "4", id="t4d"),
-        pytest.param("t", "T0", "0", id="t0"),
-        pytest.param("t", "Tis (DCIS)", "is", id="tis"),
-        pytest.param("t", "Ta", "is", id="ta"),
-        pytest.param("t", "TX", "X", id="tx"),
-        pytest.param("t", "ypT2", "2", id="after-therapy"),
-        pytest.param("n", "N0 (mol+)", "0", id="molecular"),
-        pytest.param("n", "N1mi", "1", id="micro"),
-        pytest.param("n", "NX", "X", id="nx"),
-        pytest.param("m", "cM0 (i+)", "0", id="clinical-m"),
-        pytest.param("m", "M1b", "1", id="m1b"),
-        pytest.param("m", "[Unknown]", "", id="brackets"),
-    ],
-)
-def test_ajcc_category(field, code, category):
-    assert ajcc_category(field, code) == category
-
-
-@pytest.mark.parametrize(
-    ("field", "code"),
-    [
-        ("stage", "Stage V"),
-        ("stage", "early"),
-        ("t", "T5"),
-        ("t", "T22"),
-        ("t", "N1"),
-        ("n", "N4"),
-        ("m", "M2"),
-    ],
-)
-def test_unreadable_codes(field, code):
-    with pytest.raises(InputError, match=f"{field} '{code}' is not an AJCC code"):
-        ajcc_category(field, code)
-
-
-def test_clinical_values_and_flags():
-    assert len(CLINICAL_COLUMNS) == 10
-    encoded = make_transforms().clinical(Labels(stage="Stage IIB", t="T1c", n="N3", m="M1", age=75.0))
-    assert encoded.dtype == np.float32
-    assert encoded.tolist() == [0.5, 0.25, 1.0, 1.0, 1.5, 0, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("labels", "flags"),
-    [
-        pytest.param({}, [1, 1, 1, 1, 1], id="nothing-known"),
-        pytest.param(
-            {"stage": "Stage X", "t": "TX", "n": "NX", "m": "MX"}, [1, 1, 1, 1, 1], id="x-is-missing"
-        ),
-        pytest.param(
-            {"stage": "Stage 0", "t": "T0", "n": "N0", "m": "M0", "age": 60.0}, [0] * 5, id="zeros-known"
-        ),
-        pytest.param({"t": "T0", "age": 60.0}, [1, 0, 1, 1, 0], id="mixed"),
-    ],
-)
-def test_clinical_missing_is_zero_with_its_flag(labels, flags):
-    assert make_transforms().clinical(Labels(**labels)).tolist() == [0.0] * 5 + [
-        float(flag) for flag in flags
-    ]
-
-
-def test_age_without_spread_is_zero_but_known():
-    assert make_transforms(age_std=0.0).clinical(Labels(age=71.0)).tolist() == [0.0] * 5 + [1, 1, 1, 1, 0]
 
 
 def test_expression_standardised():
@@ -144,8 +64,9 @@ def test_fitted_moments_ignore_nan_and_constant_genes():
     fitted = fit_transforms([*cases, make_case("no-rna", age=60.0)])
     np.testing.assert_allclose(fitted.expression_mean, [4.0, constant, 7.0, 0.0], rtol=1e-7)
     np.testing.assert_allclose(fitted.expression_std, [np.std([1, 3, 8]), 0.0, 2.0, 0.0], rtol=1e-12)
-    assert fitted.age_mean == 60.0
-    assert fitted.age_std == pytest.approx(np.std([50, 70, 60]))
+    age = fitted.clinical.columns[-1]
+    assert (age.name, age.mean) == ("age", 60.0)
+    assert age.std == pytest.approx(np.std([50, 70, 60]))
     assert fitted.expression(np.asarray([4, 3, 7, 2], np.float32)).tolist() == [0.0, 0.0, 0.0, 0.0]
     assert fitted.survival_edges == {}, "no survival known, no bins"
 
@@ -154,7 +75,7 @@ def test_equal_ages_have_no_spread():
     num_cases, age = 3, 61.3
     assert sum([age] * num_cases) / num_cases != age, "the mean of equal ages is rounded"
     fitted = fit_transforms([make_case(str(i), age=age) for i in range(num_cases)])
-    assert fitted.age_std == 0.0
+    assert fitted.clinical.columns[-1].std == 0.0
 
 
 def survival_cases():
@@ -282,5 +203,5 @@ def test_json_restores_every_bit():
     restored = Transforms.from_json(fitted.to_json())
     np.testing.assert_array_equal(restored.expression_mean, fitted.expression_mean, strict=True)
     np.testing.assert_array_equal(restored.expression_std, fitted.expression_std, strict=True)
-    assert (restored.age_mean, restored.age_std) == (fitted.age_mean, fitted.age_std)
+    assert restored.clinical == fitted.clinical
     assert (restored.num_bins, restored.survival_edges) == (fitted.num_bins, fitted.survival_edges)
