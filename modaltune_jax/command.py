@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -14,10 +15,17 @@ _OVERRIDE = "--config."
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of printing its whole usage."""
+    """An argument parser that raises instead of printing its whole usage.
+
+    With `fromfile_prefix_chars="@"`, `@FILE` on the command line stands for the flags in a file, written as on the
+    command line; lines may be broken anywhere, and what follows a # is left out.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; --help lists what there is")
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        return shlex.split(arg_line, comments=True)
 
 
 def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:

@@ -11,7 +11,7 @@ from tests import tiny
 
 def get_config(extra=""):
     config = tiny.config_dict(Path(__file__).parent, "mean_pool")
-    config.model.adapter.update({"stages": ((0, 3),), "num_extra_extractors": 0})
+    config.model.adapter.update({"stages": ((0, 2),), "num_extra_extractors": 0})
     config.pipeline.num_buckets = 1
     config.optim.update({"epochs": 8, "warmup_epochs": 1})
     if extra:

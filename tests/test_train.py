@@ -213,7 +213,8 @@ np.savez(sys.argv[2] + ".npz", **{jax.tree_util.keystr(path): value for path, va
 def test_many_devices_equal_one(folder, tmp_path, finished, num_devices):
     """The same run on eight devices: the same weights to rounding."""
     _, last, _ = finished
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     root = str(Path(__file__).parents[1])
     arguments = [str(folder), str(tmp_path / "devices"), str(num_devices)]
     subprocess.run(

@@ -45,7 +45,7 @@ def get_config(encoder="titan"):
     return config
 """
 SIZES = TitanConfig(
-    in_dim=12, width=16, depth=3, num_heads=4, mlp_dim=32, pooler_heads=2, num_caption_queries=3
+    in_dim=12, width=16, depth=2, num_heads=4, mlp_dim=32, pooler_heads=2, num_caption_queries=3
 )
 PROMPTS = """
 templates = ["CLASSNAME.", "an image of CLASSNAME."]

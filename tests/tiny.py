@@ -50,12 +50,13 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
     config.loss.cox.memory = min(config.loss.cox.memory, 6)
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=12, width=16)
+        config.model.encoder.depth = 2
     elif encoder == "titan":
         config.model.encoder.update(
             {
                 "in_dim": 12,
                 "width": 16,
-                "depth": 3,
+                "depth": 2,
                 "num_heads": 4,
                 "mlp_dim": 32,
                 "pooler_heads": 2,
@@ -67,7 +68,7 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
             {
                 "in_dim": 12,
                 "width": 16,
-                "depth": 3,
+                "depth": 2,
                 "num_heads": 4,
                 "ffn_dim": 32,
                 "segment_lengths": (8, 32),
@@ -75,13 +76,13 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
             }
         )
     config.encoder_weights.update({"init": "random", "path": ""})
-    config.model.adapter.update({"stages": ((0, 1), (1, 2), (2, 3)), "num_heads": 2})
+    config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_extra_extractors": 1, "num_heads": 2})
     config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
     config.model.embedding_dim = 16
 
 
 def smallest(config: ConfigDict) -> ConfigDict:
-    """One bucket and one stage: a third of the compilation of `shrink`."""
+    """One bucket and one stage: half the compilation of `shrink`."""
     config.pipeline.num_buckets = 1
     config.model.adapter.num_extra_extractors = 0
     config.model.encoder.depth = 1

@@ -106,7 +106,7 @@ def _spec(organ: str, *classes: str) -> CohortSpec:
         name=f"sim_{organ}",
         title=f"Simulated {organ}",
         organ=organ,
-        projects=("SIMULATION",),
+        projects=(f"SIM-{organ.upper()}",),
         classes=classes,
         diagnoses={diagnosis: i for i, diagnosis in enumerate(diagnoses)},
     )
