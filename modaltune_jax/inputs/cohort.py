@@ -31,7 +31,8 @@ class CohortSpec:
       projects: source projects, e.g. "TCGA-LUAD".
       classes: subtype names in class order.
       diagnoses: clean diagnosis -> class index; other diagnoses have no class (-1).
-      diagnosis_prefix: word put before every diagnosis that does not start with it.
+      diagnosis_prefix: word put before every diagnosis that does not start with it; or a table of such words
+        by project, where the diagnosis does not tell the projects apart.
       synonyms: plain diagnosis (lower case, no ", nos") -> the words used for it.
     """
 
@@ -41,7 +42,7 @@ class CohortSpec:
     projects: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     diagnoses: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    diagnosis_prefix: str = ""
+    diagnosis_prefix: str | Mapping[str, str] = ""
     synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def subtype(self, diagnosis: str) -> int:
@@ -49,21 +50,35 @@ class CohortSpec:
         return self.diagnoses.get(diagnosis, -1)
 
 
-def clean_diagnosis(raw: str, spec: CohortSpec) -> str:
+def clean_diagnosis(raw: str, spec: CohortSpec, project: str = "") -> str:
     """Diagnosis words as the sentences use them, `""` if not given; cleaning twice changes nothing.
 
     Lower case, ", NOS" dropped, then the cohort's synonyms and prefix.
 
+    Args:
+      raw: as the source writes it.
+      spec: of the cohort.
+      project: of the case, e.g. "TCGA-READ". Needed where the prefix depends on it; without it, or for a
+        project that the definition does not list, a diagnosis stays without prefix, and so without a class.
+
     >>> lung = CohortSpec(name="nsclc", title="Lung", organ="lung", diagnosis_prefix="lung")
     >>> clean_diagnosis("Squamous cell carcinoma, NOS", lung)
     'lung squamous cell carcinoma'
+    >>> prefix = {"TCGA-COAD": "colon", "TCGA-READ": "rectal"}
+    >>> bowel = CohortSpec(name="coadread", title="Bowel", organ="colorectal", diagnosis_prefix=prefix)
+    >>> clean_diagnosis("Adenocarcinoma, NOS", bowel, "TCGA-READ")
+    'rectal adenocarcinoma'
     """
     words = _plain(raw)
     if words.strip("[]") in NOT_GIVEN:
         return ""
     words = spec.synonyms.get(words, words)
-    if spec.diagnosis_prefix and not words.startswith(spec.diagnosis_prefix + " "):
-        words = f"{spec.diagnosis_prefix} {words}"
+    if isinstance(spec.diagnosis_prefix, str):
+        prefix, prefixes = spec.diagnosis_prefix, [spec.diagnosis_prefix]
+    else:
+        prefix, prefixes = spec.diagnosis_prefix.get(project, ""), list(spec.diagnosis_prefix.values())
+    if prefix and not words.startswith(tuple(f"{known} " for known in prefixes)):
+        words = f"{prefix} {words}"
     return words
 
 
@@ -213,7 +228,10 @@ def _survival_fault(labels: Labels) -> str | None:
 
 def _plain(diagnosis: str) -> str:
     """Lower case, single spaces, without the "not otherwise specified" of ICD-O terms."""
-    return " ".join(diagnosis.lower().split()).removesuffix(", nos")
+    words = " ".join(diagnosis.lower().split())
+    while words.endswith(", nos"):
+        words = words.removesuffix(", nos").rstrip()
+    return words
 
 
 def _parse(text: str, source: str) -> CohortSpec:
@@ -235,15 +253,35 @@ def _parse(text: str, source: str) -> CohortSpec:
     fields["classes"] = classes
     fields["diagnoses"] = {diagnosis: classes.index(name) for diagnosis, name in fields["diagnoses"].items()}
     spec = CohortSpec(**fields)
-    for words in spec.diagnoses:
-        if clean_diagnosis(words, spec) != words:
-            raise InputError(
-                f"{source}: diagnosis {words!r} is not clean; write {clean_diagnosis(words, spec)!r}"
-            )
-    for words in spec.synonyms:
-        if _plain(words) != words:
-            raise InputError(f"{source}: synonym {words!r} is not plain; write {_plain(words)!r}")
+    _check_words(spec, source)
     return spec
+
+
+def _check_words(spec: CohortSpec, source: str) -> None:
+    """Every diagnosis must be what cleaning leaves, in every project, or it would fit no case."""
+    projects: Iterable[str] = ("",)
+    if not isinstance(spec.diagnosis_prefix, str):
+        projects = spec.diagnosis_prefix
+        unknown = sorted(set(projects) - set(spec.projects))
+        if unknown:
+            raise InputError(
+                f"{source}: diagnosis_prefix has the projects {unknown}, which are not in projects"
+            )
+    for project in projects:
+        for words in spec.diagnoses:
+            clean = clean_diagnosis(words, spec, project)
+            if clean != words:
+                raise InputError(f"{source}: diagnosis {words!r} is not clean; write {clean!r}")
+        for words in spec.synonyms:
+            if _plain(words) != words:
+                raise InputError(f"{source}: synonym {words!r} is not plain; write {_plain(words)!r}")
+            clean = clean_diagnosis(words, spec, project)
+            again = clean_diagnosis(clean, spec, project)
+            if again != clean:
+                becomes = spec.synonyms[words]
+                raise InputError(
+                    f"{source}: synonym {words!r} is {becomes!r}, which is not clean; write {again!r}"
+                )
 
 
 def _check_types(fields: Mapping[str, Any], source: str) -> None:
@@ -254,6 +292,9 @@ def _check_types(fields: Mapping[str, Any], source: str) -> None:
         elif name in ("diagnoses", "synonyms"):
             is_right, wanted = isinstance(value, dict), "a table of strings"
             items = value.values() if is_right else ()
+        elif name == "diagnosis_prefix":
+            is_right, wanted = isinstance(value, str | dict), "a string, or a table of strings by project"
+            items = value.values() if isinstance(value, dict) else ()
         else:
             is_right, wanted, items = isinstance(value, str), "a string", ()
         if not is_right or not all(isinstance(item, str) for item in items):

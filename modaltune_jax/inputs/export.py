@@ -85,7 +85,9 @@ def export(
     table = pd.DataFrame.from_dict(expression, orient="index", columns=list(genes)).rename_axis("case_id")
     table.to_csv(folder / "expression.csv")
     members = [
-        (name, genes[gene]) for name, group in zip(gene_sets.names, gene_sets.groups, strict=True) for gene in group
+        (name, genes[gene])
+        for name, group in zip(gene_sets.names, gene_sets.groups, strict=True)
+        for gene in group
     ]
     pd.DataFrame(members, columns=["pathway", "gene"]).to_csv(folder / "gene_sets.csv", index=False)
     for spec in specs:

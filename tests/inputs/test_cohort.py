@@ -2,17 +2,21 @@
 
 import dataclasses
 import doctest
+import json
 import math
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modaltune_jax.inputs import cohort
 from modaltune_jax.inputs.cohort import CohortSpec, check_cases, clean_diagnosis, find_spec, load_spec
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
-COHORTS = ("brca", "gbmlgg", "nsclc", "rcc", "blca")
+COHORTS = ("brca", "gbmlgg", "nsclc", "rcc", "blca", "coadread", "ucec")
 
 
 def make_slide(id="S1", num_tiles=3, width=4, **changes):
@@ -43,9 +47,15 @@ def test_every_definition_loads(name):
     spec = find_spec(name)
     assert spec.name == name
     assert set(spec.diagnoses.values()) == set(range(len(spec.classes)))
-    for plain in spec.synonyms:
-        words = clean_diagnosis(plain, spec)
-        assert clean_diagnosis(words, spec) == words, "cleaning twice changes nothing"
+    for project in ("", *spec.projects):
+        for plain in spec.synonyms:
+            words = clean_diagnosis(plain, spec, project)
+            assert clean_diagnosis(words, spec, project) == words, "cleaning twice changes nothing"
+
+
+def test_every_cohort_of_the_paper_is_here():
+    files = (Path(__file__).parents[2] / "data").glob("*.toml")
+    assert sorted(path.stem for path in files) == sorted(COHORTS)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +86,40 @@ def test_every_definition_loads(name):
         ),
         pytest.param("rcc", "Renal cell carcinoma, NOS", "renal cell carcinoma", -1, id="rcc-unspecified"),
         pytest.param("blca", "Transitional cell carcinoma", "transitional cell carcinoma", 0, id="blca"),
+        pytest.param(
+            "blca",
+            "Papillary adenocarcinoma, NOS",
+            "papillary transitional cell carcinoma",
+            1,
+            id="blca-papillary",
+        ),
+        pytest.param(
+            "ucec", "Endometrioid adenocarcinoma, NOS", "endometrioid adenocarcinoma", 0, id="endometrioid"
+        ),
+        pytest.param(
+            "ucec",
+            "Endometrioid adenocarcinoma, secretory variant",
+            "endometrioid adenocarcinoma",
+            0,
+            id="secretory",
+        ),
+        pytest.param(
+            "ucec", "Adenocarcinoma, NOS", "endometrioid adenocarcinoma", 0, id="ucec-adenocarcinoma"
+        ),
+        pytest.param("ucec", "Serous cystadenocarcinoma, NOS", "serous cystadenocarcinoma", 1, id="serous"),
+        pytest.param(
+            "ucec",
+            "Papillary serous cystadenocarcinoma",
+            "serous cystadenocarcinoma",
+            1,
+            id="papillary-serous",
+        ),
+        pytest.param(
+            "ucec", "Serous surface papillary carcinoma", "serous cystadenocarcinoma", 1, id="serous-surface"
+        ),
+        pytest.param(
+            "ucec", "Clear cell adenocarcinoma, NOS", "clear cell adenocarcinoma", -1, id="ucec-clear"
+        ),
         pytest.param("nsclc", "Not Reported", "", -1, id="not-reported"),
         pytest.param("nsclc", "[Not Available]", "", -1, id="brackets"),
         pytest.param("nsclc", "'--", "", -1, id="gdc-dashes"),
@@ -87,6 +131,65 @@ def test_clean_diagnosis(name, raw, words, subtype):
     assert spec.subtype(words) == subtype
 
 
+@pytest.mark.parametrize(
+    ("project", "raw", "words", "subtype"),
+    [
+        pytest.param("TCGA-COAD", "Adenocarcinoma, NOS", "colon adenocarcinoma", 0, id="colon"),
+        pytest.param("TCGA-READ", "Adenocarcinoma, NOS", "rectal adenocarcinoma", 1, id="rectum"),
+        pytest.param(
+            "TCGA-COAD", "Adenocarcinoma with mixed subtypes", "colon adenocarcinoma", 0, id="mixed"
+        ),
+        pytest.param(
+            "TCGA-READ", "Mucinous adenocarcinoma", "rectal mucinous adenocarcinoma", -1, id="variant"
+        ),
+        pytest.param(
+            "TCGA-READ",
+            "Adenocarcinoma in tubolovillous adenoma",
+            "rectal adenocarcinoma in tubolovillous adenoma",
+            -1,
+            id="tubolovillous",
+        ),
+        pytest.param(
+            "TCGA-READ", "colon adenocarcinoma", "colon adenocarcinoma", 0, id="another-prefix-there"
+        ),
+        pytest.param("", "rectal adenocarcinoma", "rectal adenocarcinoma", 1, id="clean-without-project"),
+        pytest.param("", "Adenocarcinoma, NOS", "adenocarcinoma", -1, id="no-project-no-class"),
+        pytest.param("CPTAC-2", "Adenocarcinoma, NOS", "adenocarcinoma", -1, id="other-project-no-class"),
+        pytest.param("TCGA-COAD", "Not Reported", "", -1, id="not-reported"),
+    ],
+)
+def test_prefix_by_project(project, raw, words, subtype):
+    spec = find_spec("coadread")
+    assert clean_diagnosis(raw, spec, project) == words
+    assert clean_diagnosis(words, spec, project) == words
+    assert spec.subtype(words) == subtype
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    raw=st.one_of(
+        st.text(max_size=20),
+        st.sampled_from(["adenocarcinoma", "Papillary adenocarcinoma , NOS, NOS", "colon polyp"]),
+    ),
+    name=st.sampled_from(COHORTS),
+    data=st.data(),
+)
+def test_cleaning_twice_changes_nothing(raw, name, data):
+    spec = find_spec(name)
+    project = data.draw(st.sampled_from(["", *spec.projects]))
+    words = clean_diagnosis(raw, spec, project)
+    assert clean_diagnosis(words, spec, project) == words
+
+
+def test_a_definition_survives_json():
+    spec = find_spec("coadread")
+    fields = json.loads(json.dumps(dataclasses.asdict(spec)))
+    again = CohortSpec(
+        **fields | {"projects": tuple(fields["projects"]), "classes": tuple(fields["classes"])}
+    )
+    assert again == spec
+
+
 GOOD = """
 name = "x"
 title = "X"
@@ -95,6 +198,15 @@ classes = ["a", "b"]
 [diagnoses]
 "melanoma" = "b"
 """
+
+
+def test_the_definition_of_the_readme_loads(tmp_path):
+    readme = (Path(__file__).parents[2] / "data/README.md").read_text(encoding="utf-8")
+    path = tmp_path / "prad.toml"
+    path.write_text(readme.split("```toml\n")[1].split("```")[0])
+    spec = load_spec(path)
+    assert spec.subtype(clean_diagnosis("Adenocarcinoma, NOS", spec)) == 0
+    assert spec.subtype(clean_diagnosis("Infiltrating duct carcinoma, NOS", spec)) == 1
 
 
 def test_find_spec_takes_a_path(tmp_path):
@@ -131,6 +243,26 @@ def test_find_spec_takes_a_name_of_the_shipped_folder(tmp_path, monkeypatch):
         ),
         pytest.param(GOOD.replace('= "b"', "= 1"), "it must be a table of strings", id="class-by-number"),
         pytest.param(GOOD.replace('"skin"', "3"), "organ is 3; it must be a string", id="not-a-string"),
+        pytest.param(
+            "diagnosis_prefix = 3\n" + GOOD,
+            "diagnosis_prefix is 3; it must be a string, or a table",
+            id="prefix",
+        ),
+        pytest.param(
+            'projects = ["P"]\ndiagnosis_prefix = {Q = "left"}\n' + GOOD,
+            r"the projects \['Q'\], which are not in projects",
+            id="prefix-of-unknown-project",
+        ),
+        pytest.param(
+            'projects = ["P"]\ndiagnosis_prefix = {P = "left"}\n' + GOOD,
+            "write 'left melanoma'",
+            id="diagnosis-without-prefix",
+        ),
+        pytest.param(
+            GOOD + '[synonyms]\n"nevus" = "mole"\n"mole" = "naevus"',
+            "synonym 'nevus' is 'mole', which is not clean; write 'naevus'",
+            id="synonym-of-a-synonym",
+        ),
     ],
 )
 def test_wrong_definitions(tmp_path, text, message):
