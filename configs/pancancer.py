@@ -1,6 +1,6 @@
 """Pan-cancer: one model over BRCA, GBMLGG, NSCLC and RCC on frozen Prov-GigaPath features.
 
-    python -m modaltune_jax.main --config=configs/pancancer.py           # records/pancancer, see data/README.md
+    python -m modaltune_jax.main --config=configs/pancancer.py           # records/pancancer: data/README.md
     python -m modaltune_jax.main --config=configs/pancancer.py:labels    # the same on labels instead of text
     python -m modaltune_jax.main --config=configs/pancancer.py:clinical  # clinical values as a third modality
     python -m modaltune_jax.main --config=configs/pancancer.py:demo      # simulated cases, a laptop, minutes

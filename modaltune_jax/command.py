@@ -17,8 +17,8 @@ _OVERRIDE = "--config."
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of printing its whole usage.
 
-    With `fromfile_prefix_chars="@"`, `@FILE` on the command line stands for the flags in a file, written as on the
-    command line; lines may be broken anywhere, and what follows a # is left out.
+    With `fromfile_prefix_chars="@"`, `@FILE` stands for the flags in a file, written as on the command line;
+    lines may be broken anywhere, and what follows a # is left out.
     """
 
     def error(self, message: str) -> NoReturn:

@@ -17,7 +17,7 @@ _FLAGS = """\
 --splits {folder}/splits.csv
 """
 _NEXT = """\
-{num_slides} slides, labels and expression of {num_cases} simulated cases. Look at them, pack them, train on them:
+{num_slides} slides, labels and expression of {num_cases} simulated cases. Look at them, pack them, train:
 
   python -m modaltune_jax.inspect @{folder}/cohort.args
   python -m modaltune_jax.pack @{folder}/cohort.args --out {folder}/records

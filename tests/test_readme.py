@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import common
 from docs import draw_data_flow, list_config_keys
-from modaltune_jax import command, experiment, main
+from modaltune_jax import command, example, experiment, inspect, main, pack
+from modaltune_jax.config import unpack
 from modaltune_jax.convert import __main__ as convert
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.inputs.records import Records
@@ -55,6 +57,12 @@ def check(words: list[str]) -> None:
             convert._parser().parse_args(arguments)
         case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
             main.main(arguments)
+        case ["python", "-m", "modaltune_jax.example", *arguments]:
+            example.main([*arguments, "--cases-per-site", "16"])
+        case ["python", "-m", "modaltune_jax.inspect", *arguments]:
+            inspect.main([*arguments, "--workers", "1"])
+        case ["python", "-m", "modaltune_jax.pack", *arguments]:
+            pack.main([*arguments, "--workers", "1"])
         case ["python", file, "--baselines", _, *runs]:
             assert (ROOT / file).is_file()
             assert runs
@@ -79,14 +87,28 @@ def test_commands_and_python_of_a_page(page, told):
 
 def test_the_cases_of_the_readme_are_trained_on(told):
     test_commands_and_python_of_a_page(ROOT / "README.md", told)
-    config, workdir = next((config, workdir) for config, workdir in told if config.name == "my_cohort")
+    config, workdir = next(one for one in told if one[0].data.directory == "records/example")
+    assert workdir == Path("runs/example")
+    assert any(config.name == "my_cohort" for config, _ in told)
     records = Records(config.data.directory)
-    records.verify()
-    assert records.num_cases == 40
+    assert_trainable(records, config)
+    assert records.num_cases == 64
     assert records.feature_dim == config.model.encoder.in_dim
-    assert workdir == Path("runs/my_cohort")
+    assert list(Path("example/pictures").glob("*.png"))
+
+
+def test_the_cases_from_python_can_be_trained_on(told):
+    test_commands_and_python_of_a_page(ROOT / "docs/bring_your_cohort.md", told)
+    records = Records("records/my_cohort")
+    assert_trainable(records, unpack(common.get_config()))
+    assert records.num_cases == 40
+    assert records.feature_dim == common.get_config().model.encoder.in_dim
+
+
+def assert_trainable(records, config):
+    records.verify()
     check_selection(records.table, records.sites, config.checkpoint.best)
-    fit_transforms(map(records.without_slides, range(40)), num_bins=config.data.num_bins)
+    fit_transforms(map(records.without_slides, range(len(records))), num_bins=config.data.num_bins)
 
 
 @pytest.mark.parametrize(

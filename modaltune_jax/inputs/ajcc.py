@@ -60,9 +60,9 @@ def ajcc_category(field: str, code: str) -> str:
 
 
 def ajcc_ordinal(field: str, code: str) -> float:
-    """The main category of an AJCC code on a scale from 0 to the field's highest, 1; in situ lies between 0 and 1.
+    """The main category of an AJCC code on a scale from 0 to 1, the field's highest.
 
-    NaN for what is not given or not assessable ("NX").
+    In situ lies halfway from category 0 to 1; what is not given or not assessable ("NX") is NaN.
 
     >>> ajcc_ordinal("stage", "Stage IIB"), ajcc_ordinal("n", "N3"), ajcc_ordinal("t", "TX")
     (0.5, 1.0, nan)

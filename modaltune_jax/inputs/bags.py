@@ -98,19 +98,32 @@ def join_slides(
         cells.append(grid)
     if len(slides) == 1:
         return Bag(slides[0].features, cells[0])
-    return Bag(np.concatenate([slide.features for slide in slides]), np.concatenate(cells))
+    return Bag(_stack([slide.features for slide in slides]), np.concatenate(cells))
+
+
+def _stack(parts: Sequence[Float[np.ndarray, "_ d"]]) -> Float[np.ndarray, "l d"]:
+    """The rows of all parts, without a copy where they follow each other in one array, as in a record."""
+    base = parts[0].base
+    addresses = np.array([part.ctypes.data for part in parts])
+    ends = addresses + [part.nbytes for part in parts]
+    is_one = base is not None and all(part.base is base and part.flags.c_contiguous for part in parts)
+    if not is_one or (addresses[1:] != ends[:-1]).any():
+        return np.concatenate(parts)
+    shape = (sum(map(len, parts)), parts[0].shape[1])
+    return np.lib.stride_tricks.as_strided(parts[0], shape, writeable=False)
 
 
 def _shift_as_published(slides: Sequence[Slide], origin: str) -> list[Slide]:
-    """Slides shifted in y as `join_slides` says; coordinates from the smallest of all if origin is "slide"."""
+    """Slides shifted in y as `join_slides` says; from the smallest x and y of all if origin is "slide"."""
     shift, shifted = 0, []
     for slide in slides:
         coords = np.asarray(slide.coords, np.int64)
-        shifted.append(coords + (0, shift))
+        shifted.append(coords + np.array([0, shift]))
         shift = int(coords[:, 1].max()) + _REFERENCE_GAP if len(coords) else shift
     first = np.concatenate(shifted).min(axis=0, initial=np.iinfo(np.int32).max) if origin == "slide" else 0
     return [
-        dataclasses.replace(slide, coords=coords - first) for slide, coords in zip(slides, shifted, strict=True)
+        dataclasses.replace(slide, coords=coords - first)
+        for slide, coords in zip(slides, shifted, strict=True)
     ]
 
 
@@ -150,15 +163,17 @@ def pad(bag: Bag, length: int, out: Bag | None = None) -> Bag:
     Args:
       bag: `[l, d]`, l at most `length`.
       length: number of rows of the result.
-      out: zeroed arrays to write into, e.g. a row of a batch; saves a copy and casts to their dtype.
+      out: arrays to write into, e.g. a row of a batch; saves a copy and casts to their dtype. If the bag is a
+        view of its first rows, nothing is copied at all.
     """
     num_tiles, width = bag.features.shape
     if num_tiles > length:
         raise ValueError(f"a bag of {num_tiles} tiles does not fit into {length} rows")
     if out is None:
-        out = Bag(np.zeros((length, width), bag.features.dtype), np.zeros((length, 2), np.int32))
-    out.features[:num_tiles] = bag.features
-    out.cells[:num_tiles] = bag.cells
+        out = Bag(np.empty((length, width), bag.features.dtype), np.empty((length, 2), np.int32))
+    for to, rows in ((out.features, bag.features), (out.cells, bag.cells)):
+        to[:num_tiles] = rows
+        to[num_tiles:] = 0
     return out
 
 

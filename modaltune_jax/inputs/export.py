@@ -1,4 +1,4 @@
-"""Cases as the files that tools and hospitals keep: the way back from records, and examples to try `pack` on."""
+"""Cases as the files that tools and hospitals keep: the way back from records, and examples for `pack`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def export(
     Args:
       folder: to be created.
       cases: read once, one at a time.
-      genes, gene_sets, specs: as for `records.write`. Every spec needs a project of its own: it tells the cohorts
-        apart.
+      genes, gene_sets, specs: as for `records.write`. Every spec needs a project of its own: it
+        tells the cohorts apart.
       encoder: name of the tile encoder.
 
     Raises:
