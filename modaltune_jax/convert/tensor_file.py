@@ -80,7 +80,7 @@ class TensorFile(Mapping[str, Any]):
         self._file.close()
 
 
-def open_tensors(path: str | Path) -> TensorFile:
+def open_tensors(path: str | Path, bare: str = "") -> TensorFile:
     """Opens a weight file of either kind, told apart by what it holds and not by its name.
 
     In a torch file, weights may lie under one of `WRAPPERS`; what lies beside that key is ignored. A prefix
@@ -88,6 +88,7 @@ def open_tensors(path: str | Path) -> TensorFile:
 
     Args:
       path: of the file.
+      bare: the name of a tensor that a torch file holds alone, without a dict; `""` refuses such a file.
 
     Raises:
       InputError: no such file, or no whole and unambiguous set of named tensors in it.
@@ -98,7 +99,7 @@ def open_tensors(path: str | Path) -> TensorFile:
         raise InputError(f"{path} {kind}; give the path of a weight file (.pth, .pt, .bin, .safetensors)")
     file = path.open("rb")
     try:
-        return _open(path, file)
+        return _open(path, file, bare)
     except BaseException:
         file.close()
         raise
@@ -110,18 +111,18 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(path: Path, file: io.BufferedReader) -> TensorFile:
+def _open(path: Path, file: io.BufferedReader, bare: str) -> TensorFile:
     head = file.read(512)
     kind = "torch"
     metadata: dict[str, str] = {}
     if head.startswith(torch_file.ZIP_MAGIC):
-        tensors = _state_dict(torch_file.read_zip(file, path))
+        tensors = _state_dict(torch_file.read_zip(file, path), bare)
     elif head[8:9] == b"{":
         # Before the next, since the length of this header may begin like a pickle, whose ninth byte differs.
         kind = "safetensors"
         tensors, metadata = safetensors_file.read_header(file, path)
     elif head.startswith(b"\x80"):
-        tensors = _state_dict(torch_file.read_legacy(file, path))
+        tensors = _state_dict(torch_file.read_legacy(file, path), bare)
     else:
         raise InputError(f"{path} {_mistake(head)}")
     if not tensors:
@@ -135,9 +136,11 @@ def _label(path: Path, name: str) -> str:
     return f"{path}: tensor {shown(name)}"
 
 
-def _state_dict(contents: torch_file.TorchContents) -> dict[str, StoredTensor]:
+def _state_dict(contents: torch_file.TorchContents, bare: str) -> dict[str, StoredTensor]:
     """The tensors of a torch file, wherever they lie in it."""
     path, state = contents.path, contents.value
+    if bare and isinstance(state, Tensor):
+        state = {bare: state}
     if not isinstance(state, dict):
         raise InputError(
             f"{path} holds an object {shown(state)}, not a dict of tensors; "

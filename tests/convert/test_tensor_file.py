@@ -69,6 +69,16 @@ def test_a_file_is_a_mapping(tmp_path, kind):
         file["steps"]
 
 
+def test_a_tensor_alone_has_a_name_if_it_is_given_one(tmp_path):
+    data = tb.pickle(tb.tensor(tb.storage("FloatStorage", "0", 6), (2, 3), (3, 1)))
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = tb.write_zip(tmp_path / "bare.pt", data, {"0": array.tobytes()})
+    with open_tensors(path, bare="features") as file:
+        same(file, {"features": array})
+    with pytest.raises(InputError, match="an object of type Tensor, not a dict of tensors"):
+        open_tensors(path)
+
+
 def test_asking_for_names_and_shapes_reads_nothing(tmp_path, kind):
     path = write(tmp_path / "weights", TENSORS, kind)
     with open_tensors(path) as file:
