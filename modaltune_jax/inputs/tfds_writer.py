@@ -1,10 +1,10 @@
-"""Writes a TFDS data set of ArrayRecord files, example by example, without TensorFlow."""
+"""Writes a TFDS data set of ArrayRecord files, record by record, without TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SHARD_BYTES = 1 << 30
 """A file that has grown beyond this is closed and another begun."""
@@ -14,73 +14,90 @@ _OPTIONS = "group_size:1,uncompressed"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
+def shard_name(name: str, split: str, index: int) -> str:
+    """File name of one of a split's files."""
+    return f"{name}-{split}.array_record-{index:05d}"
+
+
+def open_shard(path: Path) -> Any:
+    """A writer of one file, with `write(record)` and `close()`."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    return ArrayRecordWriter(str(path), _OPTIONS)
+
+
+class SplitSize(NamedTuple):
+    """Records in each file of a split, and their bytes together."""
+
+    lengths: list[int]
+    num_bytes: int
+
+
+def write_dataset_info(
+    directory: Path,
+    *,
+    name: str,
+    version: str,
+    description: str,
+    features: Any,
+    splits: Mapping[str, SplitSize],
+) -> None:
+    """Writes dataset_info.json and features.json, so that TFDS reads the files in a directory."""
+    import tensorflow_datasets as tfds
+
+    identity = tfds.core.DatasetIdentity(
+        name=name, version=tfds.core.Version(version), data_dir=str(directory), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, description=description)
+    info.set_file_format("array_record")
+    infos = []
+    for split, size in splits.items():
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=name,
+            data_dir=str(directory),
+            split=split,
+            filetype_suffix="array_record",
+            template=_TEMPLATE,
+        )
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=size.lengths,
+                num_bytes=size.num_bytes,
+                filename_template=template,
+            )
+        )
+    info.set_splits(tfds.core.SplitDict(infos))
+    info.write_to_directory(str(directory))
+
+
 class TfdsWriter:
-    """Appends examples to the splits of one data set; a context manager that closes its files.
+    """Appends records to the splits of one data set; a context manager that closes its files.
 
     Unlike `tfds.core.SequentialWriter` it does not compress, nor rewrite its metadata at every example.
 
     Args:
       directory: existing and empty.
-      name, version, description: of the data set.
-      features: `tfds.features.FeaturesDict` of an example.
+      name: of the data set.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        name: str,
-        version: str,
-        description: str,
-        features: Any,
-    ):
-        self._directory = directory
-        self._name, self._version, self._description = name, version, description
-        self._features = features
+    def __init__(self, directory: Path, name: str):
+        self._directory, self._name = directory, name
         self._splits: dict[str, _Split] = {}
 
-    def add(self, split: str, example: Mapping[str, Any]) -> None:
-        """Appends an example to a split, which begins to exist with its first example."""
+    def add(self, split: str, record: bytes) -> None:
+        """Appends a serialized example to a split, which begins to exist with its first example."""
         if split not in self._splits:
-            self._splits[split] = _Split(self._directory / f"{self._name}-{split}.array_record")
-        self._splits[split].add(self._features.serialize_example(example))
+            self._splits[split] = _Split(self._directory, self._name, split)
+        self._splits[split].add(record)
 
-    def finish(self) -> None:
-        """Closes the files and writes dataset_info.json and features.json."""
-        import tensorflow_datasets as tfds
-
+    def finish(self) -> dict[str, SplitSize]:
+        """Closes the files and says what is in them, for `write_dataset_info`."""
         self.close()
-        directory = str(self._directory)
-        identity = tfds.core.DatasetIdentity(
-            name=self._name,
-            version=tfds.core.Version(self._version),
-            data_dir=directory,
-            module_name=__name__,
-        )
-        info = tfds.core.DatasetInfo(builder=identity, features=self._features, description=self._description)
-        info.set_file_format("array_record")
-        splits = []
-        for split, written in self._splits.items():
-            template = tfds.core.ShardedFileTemplate(
-                dataset_name=self._name,
-                data_dir=directory,
-                split=split,
-                filetype_suffix="array_record",
-                template=_TEMPLATE,
-            )
-            splits.append(
-                tfds.core.SplitInfo(
-                    name=split,
-                    shard_lengths=written.lengths,
-                    num_bytes=written.num_bytes,
-                    filename_template=template,
-                )
-            )
-        info.set_splits(tfds.core.SplitDict(splits))
-        info.write_to_directory(directory)
+        return {name: SplitSize(split.lengths, split.num_bytes) for name, split in self._splits.items()}
 
     def close(self) -> None:
-        """Closes the files without writing metadata."""
+        """Closes the files."""
         for split in self._splits.values():
             split.close()
 
@@ -94,19 +111,19 @@ class TfdsWriter:
 class _Split:
     """The growing files of one split."""
 
-    def __init__(self, stem: Path):
+    def __init__(self, directory: Path, name: str, split: str):
         self.lengths: list[int] = []
         self.num_bytes = 0
-        self._stem = stem
+        self._directory, self._name, self._split = directory, name, split
         self._room = 0
         self._writer: Any = None
 
     def add(self, record: bytes) -> None:
         if self._room <= 0:
             self.close()
-            from array_record.python.array_record_module import ArrayRecordWriter
-
-            self._writer = ArrayRecordWriter(f"{self._stem}-{len(self.lengths):05d}", _OPTIONS)
+            self._writer = open_shard(
+                self._directory / shard_name(self._name, self._split, len(self.lengths))
+            )
             self._room = SHARD_BYTES
             self.lengths.append(0)
         self._writer.write(record)
