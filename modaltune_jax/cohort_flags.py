@@ -10,12 +10,12 @@ import pandas as pd
 
 from modaltune_jax.inputs.barcodes import case_rule, tissue_source_site
 from modaltune_jax.inputs.cohort import CohortSpec, find_spec
-from modaltune_jax.inputs.join import CohortSource, join
-from modaltune_jax.inputs.planned_case import PlannedCase
 from modaltune_jax.inputs.readers.slide_file import COORDS_UNITS, SlideFile, SlideOptions
 from modaltune_jax.inputs.slide_files import find_slides
 from modaltune_jax.inputs.splits import Splits, make_splits, read_splits
 from modaltune_jax.inputs.tables.read import EXPRESSION_KINDS, LABEL_KINDS, read_expression, read_labels
+from modaltune_jax.packing.join import CohortSource, join
+from modaltune_jax.packing.planned_case import PlannedCase
 from modaltune_jax.types import InputError
 
 _SOURCE_SITE = "tissue_source_site"

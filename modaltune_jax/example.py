@@ -37,11 +37,19 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    from modaltune_jax.inputs.export import export
     from modaltune_jax.inputs.simulate import SimulationConfig, simulate
+    from modaltune_jax.packing.export import export
 
-    sizes = {"feature_dim": 16, "num_genes": 40, "num_pathways": 4, "mean_tiles": 16, "noise": 0.5}
-    config = SimulationConfig(seed=options.seed, cases_per_site=options.cases_per_site, **sizes)
+    # The sizes of the demo, whose config trains on them.
+    config = SimulationConfig(
+        seed=options.seed,
+        cases_per_site=options.cases_per_site,
+        feature_dim=16,
+        num_genes=40,
+        num_pathways=4,
+        mean_tiles=16,
+        noise=0.5,
+    )
     cases, genes, gene_sets, specs = simulate(config)
     export(options.folder, cases, genes=genes, gene_sets=gene_sets, specs=specs, encoder="simulation")
     folder = shlex.quote(str(options.folder))

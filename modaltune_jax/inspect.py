@@ -14,7 +14,7 @@ from modaltune_jax import cohort_flags, command
 from modaltune_jax.types import InputError
 
 if TYPE_CHECKING:
-    from modaltune_jax.inputs.cohort_inspection import Inspected, Looking
+    from modaltune_jax.inspection.cohort_inspection import Inspected, Looking
 
 _OF_COHORTS = (
     *("cohort", "labels", "endpoint", "columns", "variables", "expression", "aliases", "gene_sets"),
@@ -53,15 +53,15 @@ def main(arguments: Sequence[str]) -> None:
     found = _inspect(_sort(options.paths), options)
     inspections = [one.inspection for one in found]
 
-    from modaltune_jax import inspection_json, inspection_text
+    from modaltune_jax.inspection import as_json, text
 
     if options.json == "-":
-        _print(inspection_json.to_json(inspections))
+        _print(as_json.to_json(inspections))
     else:
-        reports = [inspection_text.to_text(inspection, show_all=options.all) for inspection in inspections]
+        reports = [text.to_text(inspection, show_all=options.all) for inspection in inspections]
         _print("\n\n\n".join(reports))
         if options.json:
-            inspection_json.write_json(Path(options.json), inspections)
+            as_json.write_json(Path(options.json), inspections)
     if options.pictures:
         _draw(found, Path(options.pictures), options)
     code = max(inspection.verdict.exit_code for inspection in inspections)
@@ -105,7 +105,7 @@ def _sort(paths: Sequence[str]) -> _Groups:
 
 
 def _inspect(groups: _Groups, options: argparse.Namespace) -> list[Inspected]:
-    from modaltune_jax.inputs import cohort_inspection
+    from modaltune_jax.inspection import cohort_inspection
 
     options.features = [*options.features, *groups.features]
     has_features = bool(options.features or options.expression)
@@ -134,7 +134,7 @@ def _refuse_useless(groups: _Groups, options: argparse.Namespace) -> None:
 
 
 def _inspect_features(options: argparse.Namespace, looking: Looking) -> Inspected:
-    from modaltune_jax.inputs import cohort_inspection
+    from modaltune_jax.inspection import cohort_inspection
 
     if any(getattr(options, flag) for flag in _OF_COHORTS):
         source = cohort_flags.read_source(options)
@@ -149,8 +149,8 @@ def _inspect_features(options: argparse.Namespace, looking: Looking) -> Inspecte
 
 
 def _draw(found: Sequence[Inspected], folder: Path, options: argparse.Namespace) -> None:
-    from modaltune_jax.cohort_figure import draw_cohort
-    from modaltune_jax.tile_maps import draw_tile_maps
+    from modaltune_jax.inspection.cohort_figure import draw_cohort
+    from modaltune_jax.inspection.tile_maps import draw_tile_maps
 
     for number, one in enumerate(found, start=1):
         place = folder / str(number) if len(found) > 1 else folder

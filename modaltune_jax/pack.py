@@ -14,7 +14,7 @@ from modaltune_jax import command
 from modaltune_jax.types import InputError
 
 if TYPE_CHECKING:
-    from modaltune_jax.inputs.manifest import Packed
+    from modaltune_jax.packing.manifest import Packed
 
 _EXAMPLES = """\
 Joins tile features and tables into cases and writes them as records that training reads. What cannot be used
@@ -58,8 +58,8 @@ def run() -> None:
 def _pack(options: argparse.Namespace) -> None:
     # Imports that take a second come after the flags are found to be right.
     from modaltune_jax.cohort_flags import given_flags, read_source, table_paths
-    from modaltune_jax.inputs.join import join
-    from modaltune_jax.inputs.packing import Effort, Origin, pack
+    from modaltune_jax.packing.join import join
+    from modaltune_jax.packing.pack import Effort, Origin, pack
 
     source = read_source(options)
     joined = join(source)
@@ -81,7 +81,7 @@ def _pack(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     if options.out or options.cohort or options.features:
         raise InputError("--verify reads records that are there: leave out what says how to pack")
-    from modaltune_jax.inputs.verification import verify
+    from modaltune_jax.packing.verification import verify
 
     for line in verify(Path(options.verify), with_sources=options.sources, progress=not options.quiet):
         print(line)

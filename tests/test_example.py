@@ -8,11 +8,11 @@ import pytest
 
 from modaltune_jax import example, pack
 from modaltune_jax.inputs.cohort import CohortSpec, find_spec
-from modaltune_jax.inputs.export import export
 from modaltune_jax.inputs.genesets import read_gene_sets
 from modaltune_jax.inputs.readers import tcga_bench
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.simulate import SimulationConfig, simulate
+from modaltune_jax.packing.export import export
 from modaltune_jax.types import InputError
 
 TCGA = Path(__file__).parents[1] / "../shared/tcga"

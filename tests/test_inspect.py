@@ -14,8 +14,8 @@ from modaltune_jax import inspect, pack
 from modaltune_jax.inputs import records
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
-from modaltune_jax.inputs.leaks.leak import Leak
-from modaltune_jax.inspection_text import WIDTH
+from modaltune_jax.inspection.leaks.leak import Leak
+from modaltune_jax.inspection.text import WIDTH
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
 ROOT = Path(__file__).parents[1]

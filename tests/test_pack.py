@@ -183,7 +183,7 @@ def test_exit_code_of_wrong_input(cohort, monkeypatch, capsys):
 KILLED = """\
 import os, signal, sys
 from modaltune_jax import pack
-from modaltune_jax.inputs import packing
+from modaltune_jax.packing import pack as packing
 pack_case, count = packing.pack_case, []
 def deadly(task):
     count.append(task)

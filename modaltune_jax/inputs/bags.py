@@ -103,11 +103,12 @@ def join_slides(
 
 def _stack(parts: Sequence[Float[np.ndarray, "_ d"]]) -> Float[np.ndarray, "l d"]:
     """The rows of all parts, without a copy where they follow each other in one array, as in a record."""
-    base = parts[0].base
+    parts = [part for part in parts if len(part)] or parts[:1]  # an empty part may be anywhere
     addresses = np.array([part.ctypes.data for part in parts])
     ends = addresses + [part.nbytes for part in parts]
-    is_one = base is not None and all(part.base is base and part.flags.c_contiguous for part in parts)
-    if not is_one or (addresses[1:] != ends[:-1]).any():
+    bases = {id(part.base) for part in parts}
+    is_dense = parts[0].base is not None and all(part.flags.c_contiguous for part in parts)
+    if len(bases) > 1 or not is_dense or (addresses[1:] != ends[:-1]).any():
         return np.concatenate(parts)
     shape = (sum(map(len, parts)), parts[0].shape[1])
     return np.lib.stride_tricks.as_strided(parts[0], shape, writeable=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from modaltune_jax.inputs.bags import LAYOUTS, ORIGINS, Bag, join_slides, merge_cells, pad, subsample
 from modaltune_jax.inputs.transforms import Transforms
@@ -104,6 +104,7 @@ def collate(
     rngs: Sequence[np.random.Generator | None] | None = None,
     index: Sequence[int] | Int[np.ndarray, "b"] | None = None,
     targets: Float[np.ndarray, "n t e"] | None = None,
+    features: Shaped[np.ndarray, "b l d"] | None = None,
 ) -> Batch:
     """A batch of numpy arrays.
 
@@ -119,6 +120,8 @@ def collate(
       rngs: per case what draws the subsample; None draws evenly spaced tiles.
       index: per case its row in the data set; 0, 1, ... if not given.
       targets: text targets by row in the data set; without any the batch has an empty task axis.
+      features: memory for the tile features, of any content, `bucket` rows a case; new memory if None. The
+        first rows may be those of the case already: then they stay where they are.
 
     Raises:
       InputError: a case of a site that is not among `sites`, or of other widths.
@@ -129,16 +132,19 @@ def collate(
     target_shape = (0, 0) if targets is None else targets.shape[1:]
     dtype = FEATURE_DTYPES[config.feature_dtype]
     num_clinical = len(transforms.clinical)
-    batch = _filler(num_cases, bucket, feature_dim, num_genes, num_clinical, target_shape, dtype)
+    if features is None:
+        features = np.empty((num_cases, bucket, feature_dim), dtype)
+    batch = _filler(features, num_genes, num_clinical, target_shape)
     for row, case in enumerate(cases):
         if case is None:
+            features[row] = 0
             continue
         if case.site not in sites:
             raise InputError(f"case {case.id}: site {case.site!r} is not among {', '.join(sites)}")
-        if "slides" in config.modalities:
-            bag = _bag(case, config, feature_dim, rngs[row])
-            pad(bag, bucket, out=Bag(batch.features[row], batch.cells[row]))
-            batch.length[row] = len(bag)
+        shown = case if "slides" in config.modalities else dataclasses.replace(case, slides=())
+        bag = _bag(shown, config, feature_dim, rngs[row])
+        pad(bag, bucket, out=Bag(features[row], batch.cells[row]))
+        batch.length[row] = len(bag)
         expression = case.expression if "expression" in config.modalities else None
         if expression is not None:
             batch.expression[row] = transforms.expression(expression)
@@ -176,17 +182,12 @@ def _bag(case: Case, config: PipelineConfig, feature_dim: int, rng: np.random.Ge
 
 
 def _filler(
-    num_cases: int,
-    bucket: int,
-    feature_dim: int,
-    num_genes: int,
-    num_clinical: int,
-    target_shape: tuple[int, ...],
-    dtype: np.dtype,
+    features: Shaped[np.ndarray, "b l d"], num_genes: int, num_clinical: int, target_shape: tuple[int, ...]
 ) -> Batch:
-    """A batch of filler cases only."""
+    """A batch of filler cases only, but for its features."""
+    num_cases, bucket, _ = features.shape
     return Batch(
-        features=np.zeros((num_cases, bucket, feature_dim), dtype),
+        features=features,
         cells=np.zeros((num_cases, bucket, 2), np.int32),
         length=np.zeros(num_cases, np.int32),
         expression=np.zeros((num_cases, num_genes), np.float32),

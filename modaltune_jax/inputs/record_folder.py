@@ -15,7 +15,7 @@ import pandas as pd
 from modaltune_jax.inputs import examples
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
-from modaltune_jax.inputs.planned_case import PlannedCase
+from modaltune_jax.packing.planned_case import PlannedCase
 from modaltune_jax.types import Case
 
 FORMAT = 3

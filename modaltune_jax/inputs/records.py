@@ -25,20 +25,27 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from modaltune_jax.inputs import examples
+from modaltune_jax.inputs.array_record import RecordFiles
 from modaltune_jax.inputs.cohort import SPLITS, CohortSpec
+from modaltune_jax.inputs.example_bytes import serialize
 from modaltune_jax.inputs.genesets import GeneSets
-from modaltune_jax.inputs.tfds_writer import TfdsWriter
+from modaltune_jax.inputs.record_folder import (
+    DESCRIPTION,
+    EXPRESSION,
+    FORMAT,
+    INDEX,
+    METADATA,
+    NAME,
+    Header,
+    index_row,
+    write_sidecars,
+)
+from modaltune_jax.inputs.tfds_writer import TfdsWriter, write_dataset_info
 from modaltune_jax.types import Case, InputError, Labels
 
-FORMAT = 2
-"""Raised whenever code that reads an older format could not read what `write` writes."""
-
-_INDEX = "index.parquet"
-_EXPRESSION = "expression.npy"
-_METADATA = "metadata.json"
 _LABELS = tuple(field.name for field in dataclasses.fields(Labels))
 _DTYPES = ("float16", "bfloat16", "float32")
 
@@ -74,7 +81,7 @@ def write(
       InputError: the directory exists, or a case does not fit the others; the message names it.
     """
     directory = Path(directory)
-    if directory.exists() and not (overwrite and (directory / _METADATA).is_file()):
+    if directory.exists() and not (overwrite and (directory / METADATA).is_file()):
         what = "is not a folder of records" if overwrite else "exists already"
         raise InputError(
             f"{directory} {what}; remove it, choose another directory, or allow overwriting records"
@@ -82,69 +89,40 @@ def write(
     temporary = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:8]}.partial")
     temporary.mkdir(parents=True)
     try:
-        counts = _write_cases(temporary, cases, genes, specs, set(variables or {}), progress)
-        metadata = {
-            "format": FORMAT,
-            "source": source,
-            "encoder": encoder,
-            "variables": dict(variables or {}),
-            **counts,
-            "genes": list(genes),
-            "gene_sets": {"names": gene_sets.names, "groups": [group.tolist() for group in gene_sets.groups]},
-            "specs": [dataclasses.asdict(spec) for spec in specs],
-        }
-        (temporary / _METADATA).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
+        header = Header(genes, gene_sets, specs, source, encoder, dict(variables or {}))
+        _write_cases(temporary, cases, header, progress)
         _move_into_place(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_cases(
-    directory: Path,
-    cases: Iterable[Case],
-    genes: Sequence[str],
-    specs: Sequence[CohortSpec],
-    variables: set[str],
-    progress: bool,
-) -> dict[str, Any]:
-    """Writes everything but the metadata, and returns what only the cases can tell of it."""
+def _write_cases(directory: Path, cases: Iterable[Case], header: Header, progress: bool) -> None:
     from tqdm import tqdm
 
     total = len(cases) if isinstance(cases, Sized) else None
     cases, feature_dim, feature_dtype = _feature_layout(cases)
-    sites = {spec.name for spec in specs}
     ids: set[str] = set()
     rows: list[dict[str, Any]] = []
-    expression: list[np.ndarray] = []
-    with TfdsWriter(
-        directory,
-        name="cases",
-        version=f"{FORMAT}.0.0",
-        description="Cases of modaltune_jax: tile features of all slides, expression, labels.",
-        features=examples.features_dict(feature_dim, feature_dtype),
-    ) as writer:
+    expression: list[np.ndarray | None] = []
+    with TfdsWriter(directory, NAME) as writer:
         for case in tqdm(cases, desc="writing records", unit="case", total=total, disable=not progress):
-            _check(case, ids, sites, len(genes), variables, feature_dim, feature_dtype)
+            _check(case, ids, header, feature_dim, feature_dtype)
             ids.add(case.id)
-            writer.add(case.split, examples.encode(case, feature_dim, feature_dtype))
-            measured = np.full(len(genes), np.nan) if case.expression is None else case.expression
-            expression.append(measured.astype(np.float32))
-            rows.append(_index_row(case, examples.array_checksum(expression[-1])))
-        writer.finish()
+            writer.add(case.split, b"".join(serialize(examples.encode(case))))
+            expression.append(case.expression)
+            rows.append(index_row(case, [len(slide.features) for slide in case.slides], len(header.genes)))
+        sizes = writer.finish()
     if not rows:
         raise InputError("there are no cases to write as records; check the source and its filters")
-    if genes:
-        np.save(directory / _EXPRESSION, np.stack(expression))
-    table = pd.DataFrame(rows)
-    table.to_parquet(directory / _INDEX, index=False)
-    return {
-        "num_cases": len(table),
-        "num_tiles": int(table["num_tiles"].sum()),
-        "splits": table["split"].value_counts(sort=False).to_dict(),
-        "feature_dim": feature_dim,
-        "feature_dtype": feature_dtype,
-        "index_crc32": zlib.crc32((directory / _INDEX).read_bytes()),
-    }
+    write_dataset_info(
+        directory,
+        name=NAME,
+        version=f"{FORMAT}.0.0",
+        description=DESCRIPTION,
+        features=examples.features_dict(feature_dim, feature_dtype),
+        splits=sizes,
+    )
+    write_sidecars(directory, rows, expression, feature_dim, feature_dtype, header)
 
 
 def _feature_layout(cases: Iterable[Case]) -> tuple[Iterable[Case], int, str]:
@@ -159,20 +137,14 @@ def _feature_layout(cases: Iterable[Case]) -> tuple[Iterable[Case], int, str]:
     return looked_at, 0, _DTYPES[0]
 
 
-def _check(
-    case: Case,
-    ids: set[str],
-    sites: set[str],
-    num_genes: int,
-    variables: set[str],
-    feature_dim: int,
-    feature_dtype: str,
-) -> None:
+def _check(case: Case, ids: set[str], header: Header, feature_dim: int, feature_dtype: str) -> None:
     """What one record must have in common with the others; `cohort.check_cases` looks at the values."""
     if case.id in ids:
         raise InputError(f"case {case.id}: comes twice; join its slides into one case")
     if case.split not in SPLITS:
         raise InputError(f"case {case.id}: split {case.split!r} is none of {', '.join(SPLITS)}")
+    sites = {spec.name for spec in header.specs}
+    num_genes, variables = len(header.genes), set(header.variables)
     if case.site not in sites:
         raise InputError(f"case {case.id}: site {case.site!r} has no cohort definition among {sorted(sites)}")
     if case.expression is not None and case.expression.shape != (num_genes,):
@@ -182,8 +154,8 @@ def _check(
         )
     if not set(case.variables) <= variables:
         raise InputError(
-            f"case {case.id}: variables {sorted(set(case.variables) - variables)} are not among those declared,"
-            f" {sorted(variables)}; say of each whether it is a number or a category"
+            f"case {case.id}: variables {sorted(set(case.variables) - variables)} are not among those"
+            f" declared, {sorted(variables)}; say of each whether it is a number or a category"
         )
     for slide in case.slides:
         where = f"case {case.id}, slide {slide.id}"
@@ -195,20 +167,6 @@ def _check(
             )
         if slide.coords.shape != (shape[0], 2):
             raise InputError(f"{where}: {shape[0]} tiles but coordinates of shape {slide.coords.shape}")
-
-
-def _index_row(case: Case, expression_crc32: int) -> dict[str, Any]:
-    return {
-        "case_id": case.id,
-        "site": case.site,
-        "split": case.split,
-        "num_slides": len(case.slides),
-        "num_tiles": sum(len(slide.features) for slide in case.slides),
-        "has_expression": case.expression is not None,
-        "expression_crc32": expression_crc32,
-        "variables": json.dumps(dict(case.variables)),
-        **dataclasses.asdict(case.labels),
-    }
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:
@@ -235,6 +193,7 @@ class Records:
       sites: site names; a case's site index is its position here.
       genes, gene_sets, specs: as written.
       feature_dim: width of the tile features, 0 if no case has slides.
+      feature_dtype: of the tile features.
       variables: "number" or "category" for every further clinical value.
       encoder, source: names, as written.
 
@@ -256,11 +215,12 @@ class Records:
         )
         self.sites = tuple(spec.name for spec in self.specs)
         self.feature_dim: int = metadata["feature_dim"]
+        self.feature_dtype = np.dtype(metadata["feature_dtype"])
         self.encoder: str = metadata["encoder"]
         self.source: str = metadata["source"]
         self.variables: dict[str, str] = metadata["variables"]
         self.table = self._read_table(metadata["index_crc32"])
-        self._expression_crc32 = self.table.pop("expression_crc32").to_numpy()
+        self._expression_xxh3 = self.table.pop("expression_xxh3").tolist()
         self._variables = [json.loads(text) for text in self.table.pop("variables")]
         self._labels = [Labels(**row) for row in self.table[list(_LABELS)].to_dict("records")]
         self._position = self.table.groupby("split").cumcount().to_numpy()
@@ -292,7 +252,7 @@ class Records:
         expression = None
         if row["has_expression"]:
             expression = np.asarray(self._expression[i])
-            if examples.array_checksum(expression) != self._expression_crc32[i]:
+            if examples.array_checksum(expression) != self._expression_xxh3[i]:
                 raise InputError(self._damage(i, "its expression has another checksum than was written"))
         return Case(
             row["case_id"], row["site"], row["split"], (), expression, self.labels(i), self._variables[i]
@@ -305,12 +265,27 @@ class Records:
         return (self[i] for i in range(self.num_cases))
 
     def __getitem__(self, i: SupportsIndex) -> Case:
+        return self.read(i, np.empty((self.lengths[i], self.feature_dim), self.feature_dtype))
+
+    def read(self, i: SupportsIndex, out: Shaped[np.ndarray, "l d"]) -> Case:
+        """Case i, its tile features in memory of the caller, e.g. rows of a batch.
+
+        Args:
+          i: row number.
+          out: contiguous, a row for every tile; of any dtype, to which features are cast. It must not change
+            while the case is in use.
+
+        Raises:
+          InputError: the record is damaged or missing.
+        """
+        if not out.flags.c_contiguous:
+            raise ValueError("tile features can only be read into contiguous memory")
         case_id, split = self.table.at[i, "case_id"], self.table.at[i, "split"]
         try:
-            example = self._sources[split][int(self._position[i])]
-        except (OSError, RuntimeError) as error:  # what ArrayRecord raises for missing and damaged files
-            raise InputError(self._damage(i, str(error).splitlines()[0])) from error
-        case = examples.decode(example)
+            with self._files[split].open(int(self._position[i])) as record:
+                case = examples.decode(record, self._fields, self.feature_dtype, out)
+        except (OSError, ValueError) as error:
+            raise InputError(self._damage(i, str(error).strip().partition("\n")[0])) from error
         if case.id != case_id:
             raise InputError(self._damage(i, f"its place holds case {case.id}"))
         return case
@@ -324,32 +299,36 @@ class Records:
         from tqdm import tqdm
 
         for i in tqdm(range(self.num_cases), desc="verifying", unit="case", disable=not progress):
-            num_tiles = sum(len(slide.features) for slide in self[i].slides)
-            if num_tiles != self.lengths[i]:
-                raise InputError(
-                    self._damage(i, f"it has {num_tiles} tiles where the index says {self.lengths[i]}")
-                )
+            self[i]
             self.without_slides(i)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Records, (self.directory,)
 
     @functools.cached_property
-    def _sources(self) -> dict[str, Any]:
+    def _files(self) -> dict[str, RecordFiles]:
+        """The files of every split."""
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(str(self.directory))
-        return {split: builder.as_data_source(split) for split in builder.info.splits}
+        splits = tfds.builder_from_directory(str(self.directory)).info.splits
+        return {
+            name: RecordFiles([Path(path) for path in split.filepaths], split.shard_lengths)
+            for name, split in splits.items()
+        }
+
+    @functools.cached_property
+    def _fields(self) -> Any:
+        return examples.fields_dict()
 
     @functools.cached_property
     def _expression(self) -> Float[np.ndarray, "n g"]:
-        return np.load(self.directory / _EXPRESSION, mmap_mode="r")
+        return np.load(self.directory / EXPRESSION, mmap_mode="r")
 
     def _read_metadata(self) -> dict[str, Any]:
-        path = self.directory / _METADATA
+        path = self.directory / METADATA
         if not path.is_file():
             raise InputError(
-                f"{self.directory} holds no records ({_METADATA} is missing); write them first,"
+                f"{self.directory} holds no records ({METADATA} is missing); write them first,"
                 " see data/README.md"
             )
         try:
@@ -364,7 +343,7 @@ class Records:
         return metadata
 
     def _read_table(self, crc32: int) -> pd.DataFrame:
-        path = self.directory / _INDEX
+        path = self.directory / INDEX
         if not path.is_file() or zlib.crc32(path.read_bytes()) != crc32:
             raise InputError(f"{path} is missing or damaged; write the records again")
         return pd.read_parquet(path).rename_axis("index")

@@ -132,6 +132,44 @@ def test_a_case_without_slides_is_an_empty_bag():
     assert (bag.features.shape, bag.cells.shape) == ((0, 5), (0, 2))
 
 
+def test_slides_that_follow_each_other_in_memory_are_not_copied():
+    features = np.arange(30, dtype=np.float32).reshape(10, 3)
+    coords = np.zeros((10, 2), np.int32)
+    cut = [(0, 4), (4, 4), (4, 9), (9, 10)]
+    slides = [
+        Slide(f"{i}", features[start:end], coords[start:end], 256) for i, (start, end) in enumerate(cut)
+    ]
+    bag = join_slides(slides, layout="own")
+    assert np.shares_memory(bag.features, features)
+    np.testing.assert_array_equal(bag.features, features)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param([(0, 4), (5, 9)], id="gap"),
+        pytest.param([(4, 9), (0, 4)], id="other-order"),
+        pytest.param([(0, 5), (4, 9)], id="overlap"),
+    ],
+)
+def test_slides_elsewhere_in_memory_are_joined_in_order(cut):
+    features = np.arange(30, dtype=np.float32).reshape(10, 3)
+    coords = np.zeros((10, 2), np.int32)
+    slides = [
+        Slide(f"{i}", features[start:end], coords[start:end], 256) for i, (start, end) in enumerate(cut)
+    ]
+    expected = np.concatenate([features[start:end] for start, end in cut])
+    np.testing.assert_array_equal(join_slides(slides).features, expected)
+
+
+@pytest.mark.parametrize("step", [pytest.param((1, 2), id="columns"), pytest.param((2, 1), id="rows")])
+def test_slides_with_gaps_between_their_numbers_are_joined(step):
+    features = np.arange(120, dtype=np.float32).reshape(20, 6)[:: step[0], :: step[1]]
+    coords = np.zeros((4, 2), np.int32)
+    slides = [Slide(f"{i}", features[4 * i : 4 * i + 4], coords, 256) for i in range(2)]
+    np.testing.assert_array_equal(join_slides(slides).features, features[:8])
+
+
 def test_slides_keep_their_dtype():
     slide = Slide("S", np.ones((2, 3), ml_dtypes.bfloat16), np.zeros((2, 2), np.int32), 256)
     assert join_slides([slide, slide]).features.dtype == ml_dtypes.bfloat16
@@ -232,8 +270,17 @@ def test_padding_adds_zero_rows():
 
 
 def test_padding_into_given_arrays_casts():
-    out = Bag(np.zeros((4, 2), np.float16), np.zeros((4, 2), np.int32))
+    out = Bag(np.full((4, 2), 9, np.float16), np.full((4, 2), 9, np.int32))
     pad(make_bag(2), 4, out)
+    np.testing.assert_array_equal(out.features, [[1, 1], [2, 2], [0, 0], [0, 0]])
+    assert not out.cells[2:].any()
+
+
+def test_padding_a_bag_that_is_in_its_place():
+    bag = make_bag(2)
+    out = Bag(np.full((4, 2), 9, np.float32), np.full((4, 2), 9, np.int32))
+    out.features[:2] = bag.features
+    pad(Bag(out.features[:2], bag.cells), 4, out)
     np.testing.assert_array_equal(out.features, [[1, 1], [2, 2], [0, 0], [0, 0]])
 
 

@@ -150,7 +150,7 @@ def test_modalities_not_shown_are_absent(data, shown):
 def test_slides_that_are_not_shown_are_not_read(data, tmp_path):
     records, targets, transforms = data
     copy = pickle.loads(pickle.dumps(records))
-    copy.__dict__["_sources"] = {}  # reading a record would fail
+    copy.__dict__["_files"] = {}  # reading a record would fail
     config = dataclasses.replace(CONFIG, modalities=("expression", "clinical"))
     batches = eval_batches(copy, copy.rows("test"), targets, transforms, config)
     for batch, expected in zip(batches, evaluate(data, config), strict=True):
@@ -322,6 +322,36 @@ def test_threads_do_not_change_batches(data, num_threads):
         assert_same(batch, expected)
 
 
+def test_batches_that_are_kept_do_not_change(data):
+    batches = train(data)
+    kept, copies = [], []
+    for batch in itertools.islice(batches, 2 * batches.steps_per_epoch):
+        kept.append(batch)
+        copies.append(Batch(*(array.copy() for array in batch)))
+    for batch, copy in zip(kept, copies, strict=True):
+        assert_same(batch, copy)
+
+
+def test_batches_on_a_device_do_not_change(data):
+    jax = pytest.importorskip("jax")
+    for batch, expected in zip(
+        [jax.device_put(batch.features) for batch in evaluate(data)], evaluate(data), strict=True
+    ):
+        np.testing.assert_array_equal(batch, expected.features)
+
+
+def test_the_memory_of_batches_is_used_again(data):
+    config = dataclasses.replace(CONFIG, num_threads=3, prefetch=5)
+    batches = evaluate(data, config, split="train")
+    addresses = set()
+    for _ in range(10):
+        for batch in batches:
+            addresses.add(batch.features.ctypes.data)
+    # Those kept ready, one being read by each thread, two with the consumer while it takes the next; a bag
+    # that is to be cut takes another.
+    assert len(addresses) <= 2 * (5 + 3 + 2) < batches.steps_per_epoch * 10 / 5
+
+
 def test_processes_load_their_rows(data):
     whole = train(data, num_shards=2)
     halves = [train(data, shard=(i, 2), num_shards=2) for i in range(2)]
@@ -347,8 +377,8 @@ def test_evaluation_passes_once_and_again(data):
 def test_a_damaged_case_stops_the_iterator_with_its_name(data, monkeypatch):
     records = pickle.loads(pickle.dumps(data[0]))
 
-    def damaged(example):
-        raise InputError(f"case {example['case_id'].decode()}: its checksum differs")
+    def damaged(*args):
+        raise ValueError("its checksum differs")
 
     monkeypatch.setattr("modaltune_jax.inputs.examples.decode", damaged)
     with pytest.raises(InputError, match=r"case SIM-.*checksum"):
@@ -368,6 +398,18 @@ def test_collate_new_cases_without_targets(data):
     assert batch.index.tolist() == [0, -1, 2]
     assert batch.targets.shape == (3, 0, 0)
     assert batch.weight.tolist() == [1, 0, 1]
+
+
+def test_memory_for_a_batch_may_hold_anything(data):
+    records, _, transforms = data
+    cases = [records[0], None, next(case for case in records if not case.slides)]
+    settings = {"sites": records.sites, "num_genes": 40, "feature_dim": 6}
+    for modalities in (MODALITIES, ("expression",)):
+        config = dataclasses.replace(CONFIG, modalities=modalities)
+        features = np.full((3, 127, 6), 9, np.float32)
+        batch = collate(cases, 127, transforms, config, features=features, **settings)
+        assert batch.features is features
+        assert_same(batch, collate(cases, 127, transforms, config, **settings))
 
 
 @pytest.mark.parametrize(
