@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from modaltune_jax.inputs import examples
-from modaltune_jax.inputs.array_record import RecordFiles
 from modaltune_jax.inputs.cohort import SPLITS, CohortSpec
-from modaltune_jax.inputs.example_bytes import serialize
 from modaltune_jax.inputs.genesets import GeneSets
-from modaltune_jax.inputs.record_folder import (
+from modaltune_jax.inputs.storage import examples
+from modaltune_jax.inputs.storage.array_record import RecordFiles
+from modaltune_jax.inputs.storage.example_bytes import serialize
+from modaltune_jax.inputs.storage.record_folder import (
     DESCRIPTION,
     EXPRESSION,
     FORMAT,
@@ -43,7 +43,7 @@ from modaltune_jax.inputs.record_folder import (
     index_row,
     write_sidecars,
 )
-from modaltune_jax.inputs.tfds_writer import TfdsWriter, write_dataset_info
+from modaltune_jax.inputs.storage.tfds_writer import TfdsWriter, write_dataset_info
 from modaltune_jax.types import Case, InputError, Labels
 
 _LABELS = tuple(field.name for field in dataclasses.fields(Labels))

@@ -14,12 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modaltune_jax.inputs import examples
 from modaltune_jax.inputs.cohort import SPLITS, CohortSpec
 from modaltune_jax.inputs.counts import Count, some
 from modaltune_jax.inputs.readers.slide_file import SlideOptions
-from modaltune_jax.inputs.record_folder import DESCRIPTION, FORMAT, NAME, Header, index_row, write_sidecars
-from modaltune_jax.inputs.tfds_writer import write_dataset_info
+from modaltune_jax.inputs.storage import examples
+from modaltune_jax.inputs.storage.record_folder import (
+    DESCRIPTION,
+    FORMAT,
+    NAME,
+    Header,
+    index_row,
+    write_sidecars,
+)
+from modaltune_jax.inputs.storage.tfds_writer import write_dataset_info
 from modaltune_jax.packing.common_layout import CommonLayout, common_layout
 from modaltune_jax.packing.join import Joined
 from modaltune_jax.packing.manifest import Packed, write_documents

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 import modaltune_jax
-from modaltune_jax.inputs import examples
-from modaltune_jax.inputs.example_bytes import serialize
 from modaltune_jax.inputs.readers.slide_file import SlideFile, SlideOptions
 from modaltune_jax.inputs.slide_files import read_slide
+from modaltune_jax.inputs.storage import examples
+from modaltune_jax.inputs.storage.example_bytes import serialize
 from modaltune_jax.packing.planned_case import PlannedCase, Quarantined
 from modaltune_jax.packing.source_files import files_of, sha256, stamps
 from modaltune_jax.types import InputError, Slide

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from modaltune_jax.inputs import tfds_writer
-from modaltune_jax.inputs.record_folder import FORMAT, NAME
-from modaltune_jax.inputs.tfds_writer import SplitSize, open_shard, shard_name
+from modaltune_jax.inputs.storage import tfds_writer
+from modaltune_jax.inputs.storage.record_folder import FORMAT, NAME
+from modaltune_jax.inputs.storage.tfds_writer import SplitSize, open_shard, shard_name
 from modaltune_jax.packing.work_folder import WorkFolder, sync
 from modaltune_jax.types import InputError
 

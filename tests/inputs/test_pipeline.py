@@ -380,7 +380,7 @@ def test_a_damaged_case_stops_the_iterator_with_its_name(data, monkeypatch):
     def damaged(*args):
         raise ValueError("its checksum differs")
 
-    monkeypatch.setattr("modaltune_jax.inputs.examples.decode", damaged)
+    monkeypatch.setattr("modaltune_jax.inputs.storage.examples.decode", damaged)
     with pytest.raises(InputError, match=r"case SIM-.*checksum"):
         next(iter(eval_batches(records, records.rows("test"), data[1], data[2], CONFIG)))
 

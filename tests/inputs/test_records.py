@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from modaltune_jax.inputs import examples, tfds_writer
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
 from modaltune_jax.inputs.records import Records, write
+from modaltune_jax.inputs.storage import examples, tfds_writer
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
 GENES = ("TP53", "EGFR", "MYC")

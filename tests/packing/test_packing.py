@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modaltune_jax.inputs import tfds_writer
 from modaltune_jax.inputs.barcodes import case_rule
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
 from modaltune_jax.inputs.readers.slide_file import SlideOptions
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.slide_files import find_slides
+from modaltune_jax.inputs.storage import tfds_writer
 from modaltune_jax.packing import pack as packing
 from modaltune_jax.packing import packed_case, shards
 from modaltune_jax.packing.join import Joined

@@ -12,9 +12,9 @@ import numpy as np
 import xxhash
 from jaxtyping import Shaped
 
-from modaltune_jax.inputs.array_record import Record
-from modaltune_jax.inputs.example_bytes import Value, serialize
-from modaltune_jax.inputs.example_parts import take_apart
+from modaltune_jax.inputs.storage.array_record import Record
+from modaltune_jax.inputs.storage.example_bytes import Value, serialize
+from modaltune_jax.inputs.storage.example_parts import take_apart
 from modaltune_jax.types import Case, Labels, Slide
 
 _TEXTS = ("diagnosis", "stage", "t", "n", "m")

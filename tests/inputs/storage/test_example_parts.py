@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from modaltune_jax.inputs import examples
-from modaltune_jax.inputs.array_record import RecordFiles
-from modaltune_jax.inputs.example_bytes import serialize
-from modaltune_jax.inputs.example_parts import take_apart
+from modaltune_jax.inputs.storage import examples
+from modaltune_jax.inputs.storage.array_record import RecordFiles
+from modaltune_jax.inputs.storage.example_bytes import serialize
+from modaltune_jax.inputs.storage.example_parts import take_apart
 from modaltune_jax.types import Case, Labels, Slide
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modaltune_jax.inputs import examples
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
+from modaltune_jax.inputs.storage import examples
 from modaltune_jax.packing.planned_case import PlannedCase
 from modaltune_jax.types import Case
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from modaltune_jax.inputs.example_bytes import varint
+from modaltune_jax.inputs.storage.example_bytes import varint
 
 _BLOCK = 1 << 16
 _BLOCK_HEADER = 24

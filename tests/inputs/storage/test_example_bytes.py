@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from modaltune_jax.inputs.example_bytes import num_bytes, serialize
+from modaltune_jax.inputs.storage.example_bytes import num_bytes, serialize
 
 
 def features_of(example):

@@ -8,7 +8,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modaltune_jax.inputs.array_record import RecordFiles
+from modaltune_jax.inputs.storage.array_record import RecordFiles
 
 OPTIONS = "group_size:1,uncompressed"
 USABLE = (1 << 16) - 24  # bytes of a block that are not its header

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from modaltune_jax.inputs.array_record import Record
-from modaltune_jax.inputs.example_bytes import varint
+from modaltune_jax.inputs.storage.array_record import Record
+from modaltune_jax.inputs.storage.example_bytes import varint
 
 # Field number << 3 | 2 for what has a length.
 _FIELD_1, _FIELD_2 = 0x0A, 0x12
