@@ -10,10 +10,17 @@ import pandas as pd
 
 from modaltune_jax.inputs.barcodes import case_rule, tissue_source_site
 from modaltune_jax.inputs.cohort import CohortSpec, find_spec
+from modaltune_jax.inputs.genesets import gene_symbols
 from modaltune_jax.inputs.readers.slide_file import COORDS_UNITS, SlideFile, SlideOptions
 from modaltune_jax.inputs.slide_files import find_slides
 from modaltune_jax.inputs.splits import Splits, make_splits, read_splits
-from modaltune_jax.inputs.tables.read import EXPRESSION_KINDS, LABEL_KINDS, read_expression, read_labels
+from modaltune_jax.inputs.tables.read import (
+    EXPRESSION_KINDS,
+    LABEL_KINDS,
+    ExpressionTable,
+    read_expression,
+    read_labels,
+)
 from modaltune_jax.packing.join import CohortSource, join
 from modaltune_jax.packing.planned_case import PlannedCase
 from modaltune_jax.types import InputError
@@ -57,9 +64,7 @@ def read_source(options: argparse.Namespace) -> CohortSource:
         )
         if options.labels
         else None,
-        expression=read_expression(options.expression, aliases=_path(options.aliases))
-        if options.expression
-        else None,
+        expression=_expression(options),
         gene_sets_path=_path(options.gene_sets),
         splits=read_splits(Path(options.splits), case_of=case_of if is_tcga else None)
         if options.splits
@@ -93,6 +98,14 @@ def _paths_of(source: str) -> list[str]:
     """Paths of KIND:PATH[,PATH], each without the sheet or fold after a #."""
     paths = [path.strip() for path in source.partition(":")[2].split(",") if path.strip()]
     return [path if Path(path).exists() else path.rpartition("#")[0] for path in paths]
+
+
+def _expression(options: argparse.Namespace) -> ExpressionTable | None:
+    if not options.expression:
+        return None
+    # Of 60 000 transcripts a cohort's pathways need a tenth.
+    genes = gene_symbols(options.gene_sets) if options.gene_sets else None
+    return read_expression(options.expression, aliases=_path(options.aliases), genes=genes)
 
 
 def _draw_splits(recipe: str, source: CohortSource) -> Splits:

@@ -51,6 +51,14 @@ def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
         _end(interrupted, 130)
 
 
+def say(text: object) -> None:
+    """Prints; goes on without a word once nobody reads any more, as behind `| head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of a command line without, and the `key=value` of, all that begin with `--config.`."""
     words = [word for word in arguments if not word.startswith(_OVERRIDE)]

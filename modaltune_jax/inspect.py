@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +55,10 @@ def main(arguments: Sequence[str]) -> None:
     from modaltune_jax.inspection import as_json, text
 
     if options.json == "-":
-        _print(as_json.to_json(inspections))
+        command.say(as_json.to_json(inspections))
     else:
         reports = [text.to_text(inspection, show_all=options.all) for inspection in inspections]
-        _print("\n\n\n".join(reports))
+        command.say("\n\n\n".join(reports))
         if options.json:
             as_json.write_json(Path(options.json), inspections)
     if options.pictures:
@@ -72,13 +71,6 @@ def main(arguments: Sequence[str]) -> None:
 def run() -> None:
     """Entry point of the command."""
     command.run(main, interrupted="stopped: nothing was written")
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # whoever reads, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Groups(argparse.Namespace):

@@ -64,18 +64,18 @@ def _pack(options: argparse.Namespace) -> None:
     source = read_source(options)
     joined = join(source)
     for count in joined.counts:
-        print(count)
+        command.say(count)
     recipe = source.splits.recipe if source.splits is not None else "column of the labels"
     origin = Origin(source.specs, source.options, table_paths(options), given_flags(options), recipe)
     out = Path(os.path.normpath(options.out))
     start = time.perf_counter()
     packed = pack(joined, origin, out, Effort(options.workers, options.strict, not options.quiet))
     if packed is None:
-        print(f"{out} was finished by the run before; its work folder is removed")
+        command.say(f"{out} was finished by the run before; its work folder is removed")
     else:
         for count in packed.counts[len(joined.counts) :]:
-            print(count)
-        print(_summary(packed, out, time.perf_counter() - start))
+            command.say(count)
+        command.say(_summary(packed, out, time.perf_counter() - start))
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -84,14 +84,14 @@ def _verify(options: argparse.Namespace) -> None:
     from modaltune_jax.packing.verification import verify
 
     for line in verify(Path(options.verify), with_sources=options.sources, progress=not options.quiet):
-        print(line)
+        command.say(line)
 
 
 def _summary(packed: Packed, out: Path, seconds: float) -> str:
     num_slides_out = len(packed.quarantined) - packed.num_quarantined_cases
     lines = [
         f"{out}: {packed.num_cases} cases of {packed.num_slides} slides, {packed.num_tiles:,} tiles,"
-        f" {packed.record_bytes / 1e9:.2f} GB in {seconds:.1f} s"
+        f" {packed.record_bytes / 1e6:,.1f} MB in {seconds:.1f} s"
         f" ({packed.source_bytes / 1e6 / seconds:.0f} MB/s)"
     ]
     if packed.quarantined:

@@ -126,7 +126,11 @@ def test_linked_and_named_files_exist(page):
 
 
 @pytest.mark.parametrize(
-    "folder", ["modaltune_jax", "modaltune_jax/inputs", "modaltune_jax/models", "modaltune_jax/convert"]
+    "folder",
+    [
+        "modaltune_jax",
+        *(f"modaltune_jax/{room}" for room in ("inputs", "inspection", "packing", "models", "convert")),
+    ],
 )
 def test_design_names_every_module(folder):
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")

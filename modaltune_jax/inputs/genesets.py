@@ -44,7 +44,32 @@ def read_gene_sets(path: str | Path, genes: Sequence[str]) -> GeneSets:
     Raises:
       InputError: the file is missing or lacks a column, or names none of `genes`.
     """
-    path = Path(path)
+    table = _memberships(Path(path))
+    index_of = {gene: i for i, gene in enumerate(genes)}
+    indices: dict[str, list[int]] = {}
+    for name, gene in table.itertuples(index=False):
+        members = indices.setdefault(name, [])
+        if gene in index_of:
+            members.append(index_of[gene])
+    if not any(indices.values()):
+        raise InputError(
+            f"{path}: none of its genes (first: {table['gene'].head(1).tolist()}) is among the data set's"
+            f" {len(genes)} genes (first: {list(genes[:1])}); use gene symbols on both sides"
+        )
+    return GeneSets(tuple(indices), tuple(np.asarray(members, np.int32) for members in indices.values()))
+
+
+def gene_symbols(path: str | Path) -> frozenset[str]:
+    """All genes of a membership table, measured or not.
+
+    Raises:
+      InputError: the file is missing or lacks a column.
+    """
+    return frozenset(_memberships(Path(path))["gene"])
+
+
+def _memberships(path: Path) -> pd.DataFrame:
+    """Columns group and gene, each pair once."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a CSV of gene groups with columns pathway and gene")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -52,19 +77,7 @@ def read_gene_sets(path: str | Path, genes: Sequence[str]) -> GeneSets:
     member = _column(table, _MEMBER_COLUMNS, path)
     if "pathway_idx" in table:
         table = table.sort_values("pathway_idx", key=lambda column: column.astype(int), kind="stable")
-
-    index_of = {gene: i for i, gene in enumerate(genes)}
-    indices: dict[str, list[int]] = {}
-    for name, gene in table[[group, member]].drop_duplicates().itertuples(index=False):
-        members = indices.setdefault(name, [])
-        if gene in index_of:
-            members.append(index_of[gene])
-    if not any(indices.values()):
-        raise InputError(
-            f"{path}: none of its genes (first: {table[member].head(1).tolist()}) is among the data set's"
-            f" {len(genes)} genes (first: {list(genes[:1])}); use gene symbols on both sides"
-        )
-    return GeneSets(tuple(indices), tuple(np.asarray(members, np.int32) for members in indices.values()))
+    return table[[group, member]].set_axis(["group", "gene"], axis=1).drop_duplicates()
 
 
 def _column(table: pd.DataFrame, choices: Sequence[str], path: Path) -> str:
