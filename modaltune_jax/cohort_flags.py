@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from modaltune_jax.inputs.barcodes import case_rule, tissue_source_site
+from modaltune_jax.inputs.barcodes import case_rule, is_barcode, tissue_source_site
 from modaltune_jax.inputs.cohort import CohortSpec, find_spec
+from modaltune_jax.inputs.counts import some
 from modaltune_jax.inputs.genesets import gene_symbols
 from modaltune_jax.inputs.readers.slide_file import COORDS_UNITS, SlideFile, SlideOptions
 from modaltune_jax.inputs.slide_files import find_slides
 from modaltune_jax.inputs.splits import Splits, make_splits, read_splits
+from modaltune_jax.inputs.table_file import is_table, split_sheet
 from modaltune_jax.inputs.tables.read import (
     EXPRESSION_KINDS,
     LABEL_KINDS,
     ExpressionTable,
+    paths_of,
     read_expression,
     read_labels,
 )
 from modaltune_jax.packing.join import CohortSource, join
-from modaltune_jax.packing.planned_case import PlannedCase
 from modaltune_jax.types import InputError
 
 _SOURCE_SITE = "tissue_source_site"
@@ -42,7 +46,7 @@ def read_source(options: argparse.Namespace) -> CohortSource:
       InputError: flags that are missing or contradict each other, and whatever the readers raise.
     """
     _refuse_contradictions(options)
-    specs = _specs(options.cohort)
+    specs = read_specs(options.cohort)
     slide_options = SlideOptions(
         layout=options.layout,
         patch_size_level0=options.patch_size_level0,
@@ -50,8 +54,6 @@ def read_source(options: argparse.Namespace) -> CohortSource:
         mpp=options.mpp,
         encoder=options.encoder,
     )
-    case_of = case_rule(options.case_of_slide)
-    is_tcga = options.case_of_slide == "tcga"
     source = CohortSource(
         specs=specs,
         slides=_slides(options.features, slide_options),
@@ -66,11 +68,13 @@ def read_source(options: argparse.Namespace) -> CohortSource:
         else None,
         expression=_expression(options),
         gene_sets_path=_path(options.gene_sets),
-        splits=read_splits(Path(options.splits), case_of=case_of if is_tcga else None)
-        if options.splits
-        else None,
-        case_of=case_of,
+        splits=None,
+        case_of=case_rule(options.case_of_slide or "tcga"),
+        is_rule_given=bool(options.case_of_slide),
     )
+    if options.splits:
+        splits = read_splits(Path(options.splits), case_of=_CaseInSplits(source))
+        source = dataclasses.replace(source, splits=splits)
     if options.split:
         source = dataclasses.replace(source, splits=_draw_splits(options.split, source))
     return source
@@ -78,9 +82,11 @@ def read_source(options: argparse.Namespace) -> CohortSource:
 
 def table_paths(options: argparse.Namespace) -> list[Path]:
     """The files that the flags name, other than tile features; a folder stands for its files."""
-    names = [name for source in (options.labels, options.expression) for name in _paths_of(source)]
+    sources = [source for source in (options.labels, options.expression) if source]
+    names = [str(split_sheet(path)[0]) for source in sources for path in paths_of(source)]
     names += [options.columns, options.aliases, options.gene_sets, options.splits]
-    names += [name for name in (*options.cohort, options.case_of_slide) if name.endswith((".toml", ".csv"))]
+    names += [name for name in options.cohort if name.endswith(".toml")]
+    names += [str(split_sheet(name)[0]) for name in [options.case_of_slide] if is_table(name)]
     paths = [Path(name) for name in names if name]
     return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
@@ -94,10 +100,36 @@ def given_flags(options: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in given.items() if value != defaults[name]}
 
 
-def _paths_of(source: str) -> list[str]:
-    """Paths of KIND:PATH[,PATH], each without the sheet or fold after a #."""
-    paths = [path.strip() for path in source.partition(":")[2].split(",") if path.strip()]
-    return [path if Path(path).exists() else path.rpartition("#")[0] for path in paths]
+def source_site(case_id: str, variables: Mapping[Any, Any]) -> str:
+    """Where the tissue was taken: a column of the labels, or a part of a TCGA barcode; `""` if unknown."""
+    site = variables.get(_SOURCE_SITE)
+    if site is not None and not pd.isna(site):
+        return str(site)
+    return tissue_source_site(case_id) if is_barcode(case_id) else ""
+
+
+class _CaseInSplits:
+    """The case of an id in a split file, which may be of a case or, by rule or labels, of a slide."""
+
+    def __init__(self, source: CohortSource):
+        self._source = source
+        tables = [table for table in (source.labels, source.expression) if table is not None]
+        self._cases = {id for table in tables for id in table.frame.index}
+        self._cases |= {case for slide in source.slides if (case := self._of_slide(slide.id))}
+
+    def __call__(self, id: str) -> str:
+        # A rule for slides may well fit a case's own id, and shorten it.
+        if id in self._cases:
+            return id
+        case_id = self._of_slide(id)
+        return case_id if case_id in self._cases else id
+
+    def _of_slide(self, slide_id: str) -> str:
+        listed = self._source.labels and self._source.labels.case_of(slide_id)
+        try:
+            return listed or self._source.case_of(slide_id)
+        except InputError:
+            return ""
 
 
 def _expression(options: argparse.Namespace) -> ExpressionTable | None:
@@ -105,7 +137,26 @@ def _expression(options: argparse.Namespace) -> ExpressionTable | None:
         return None
     # Of 60 000 transcripts a cohort's pathways need a tenth.
     genes = gene_symbols(options.gene_sets) if options.gene_sets else None
-    return read_expression(options.expression, aliases=_path(options.aliases), genes=genes)
+    aliases = _path(options.aliases)
+    try:
+        return read_expression(options.expression, aliases=aliases, genes=genes)
+    except InputError as error:
+        names = _genes_as_cases(options.expression, aliases, genes or frozenset())
+        if not names:
+            raise
+        raise InputError(
+            f"{options.expression}: has genes ({', '.join(names)}) where cases should be; csv: and parquet:"
+            " take a row a case, xena: a row a gene"
+        ) from error
+
+
+def _genes_as_cases(source: str, aliases: Path | None, genes: frozenset[str]) -> tuple[str, ...]:
+    """Some genes that a table has for cases, since it lies on its side."""
+    try:
+        cases = read_expression(source, aliases=aliases).frame.index
+    except InputError:
+        return ()
+    return some(sorted(genes.intersection(cases)))
 
 
 def _draw_splits(recipe: str, source: CohortSource) -> Splits:
@@ -115,16 +166,16 @@ def _draw_splits(recipe: str, source: CohortSource) -> Splits:
     index = pd.Index([case.id for case in cases], name="case_id")
     frame = pd.DataFrame(rows, index, columns=["site", "subtype", "event"])
     if recipe.startswith("site-preserved"):
-        frame["tissue_source_site"] = [_source_site(case) for case in cases]
+        frame[_SOURCE_SITE] = [source_site(case.id, case.variables) for case in cases]
     return make_splits(recipe, frame)
 
 
-def _source_site(case: PlannedCase) -> str:
-    """Where the tissue was taken: a column of the labels, or a part of a TCGA barcode."""
-    return str(case.variables.get(_SOURCE_SITE) or tissue_source_site(case.id))
+def read_specs(names: Sequence[str]) -> tuple[CohortSpec, ...]:
+    """The definitions of `--cohort`.
 
-
-def _specs(names: list[str]) -> tuple[CohortSpec, ...]:
+    Raises:
+      InputError: as `find_spec`, or a cohort or project comes twice.
+    """
     specs = tuple(find_spec(name) for name in names)
     sites = [spec.name for spec in specs]
     projects = [project for spec in specs for project in spec.projects]
@@ -265,8 +316,9 @@ def _add_case_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--case-of-slide",
-        default="tcga",
+        default="",
         metavar="RULE",
         help="tcga (first 12 letters of the barcode, the default), name (the slide's id is the case's),"
-        " FILE.csv (slide_id, case_id), or a regular expression with one group",
+        " FILE.csv (slide_id, case_id), or a regular expression with one group; slides that the labels list"
+        " belong to the labels' case",
     )

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import shlex
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from modaltune_jax.args_file import read_args_file
 from modaltune_jax.types import InputError
 
 _OVERRIDE = "--config."
+_TEMPORARY = re.compile(r"^\.?(.+?)(-[0-9a-f]{8})?\.partial$")
+"""Names that files have until they are whole."""
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of printing its whole usage.
 
-    With `fromfile_prefix_chars="@"`, `@FILE` stands for the flags in a file, written as on the command line;
-    lines may be broken anywhere, and what follows a # is left out.
+    With `fromfile_prefix_chars="@"`, `@FILE` stands for the flags in a file, see `read_args_file`.
     """
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; --help lists what there is")
 
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        # argparse would read them in the encoding of the file system, and a file in itself for ever.
+        words: list[str] = []
+        for word in arg_strings:
+            words += read_args_file(Path(word[1:])) if word.startswith("@") else [word]
+        return words
 
 
 def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
@@ -37,6 +45,9 @@ def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
       main: the command, on the words of its command line.
       interrupted: what to say after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names have letters that not every terminal has.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
     except InputError as error:
@@ -44,7 +55,7 @@ def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        _end(f"error: {error.filename}: {error.strerror}", 2)
+        _end(f"error: {_meant(error)}: {error.strerror}", 2)
     except FloatingPointError as error:
         _end(f"error: {error}", 1)
     except KeyboardInterrupt:
@@ -77,6 +88,12 @@ def prepare_jax(verbosity: int) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     absl_logging.set_verbosity(verbosity)
+
+
+def _meant(error: OSError) -> Path:
+    """The file that could not be read or written, by the name that it would have had when whole."""
+    path = Path(os.fsdecode(error.filename2 or error.filename))
+    return path.with_name(_TEMPORARY.sub(r"\1", path.name))
 
 
 def _end(message: str, code: int) -> NoReturn:

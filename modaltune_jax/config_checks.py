@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modaltune_jax.class_bank import prompts_from_templates
@@ -102,13 +102,27 @@ def _check_runs(config: Any) -> None:
         if unknown or not modalities:
             raise InputError(
                 f"config.compare: variant {name!r} shows the modalities {modalities}; they must be one or "
-                f"more of model.modalities, {config.model.modalities}"
+                f"more of config.model.modalities, {config.model.modalities}; {_alike(config)}"
             )
     if config.pipeline.modalities != config.model.modalities:
         raise InputError(
-            f"config.pipeline.modalities is {config.pipeline.modalities}; leave it at model.modalities, and "
-            "name what a variant is shown in config.compare"
+            f"config.pipeline.modalities is {config.pipeline.modalities} and config.model.modalities is "
+            f"{config.model.modalities}; {_alike(config)}"
         )
+
+
+def _alike(config: Any) -> str:
+    """How to give model, batches and variants the same modalities."""
+    return "three settings go together: " + modality_flags(config.model.modalities)
+
+
+def modality_flags(modalities: Sequence[str]) -> str:
+    """The overrides by which a model is made for, trained with and shown these modalities."""
+    shown = ",".join(modalities)
+    return (
+        f"--config.model.modalities={shown} --config.pipeline.modalities={shown} "
+        f"--config.compare=\"(('full',{tuple(modalities)}),)\""
+    )
 
 
 def _check_model(model: Any) -> None:

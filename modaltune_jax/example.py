@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modaltune_jax import command
+from modaltune_jax.types import InputError
 
 _FLAGS = """\
 # What this cohort consists of, for `inspect` and `pack`.
@@ -29,13 +30,15 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the cohort of the demo, or a smaller one, as the files that labs have.
 
     Raises:
-      InputError: the folder exists, or a size is too small.
+      InputError: the folder exists or has a comma in its name, or a size is too small.
     """
     parser = command.Parser(prog="python -m modaltune_jax.example", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="to be created")
     parser.add_argument("--cases-per-site", type=int, default=80, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if "," in str(options.folder):
+        raise InputError(f"{options.folder}: a comma separates the files of --labels; choose a name without")
 
     from modaltune_jax.inputs.simulate import SimulationConfig, simulate
     from modaltune_jax.packing.export import export

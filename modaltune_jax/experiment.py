@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from modaltune_jax import predictions, results
 from modaltune_jax.config import Config, describe, unpack
+from modaltune_jax.config_checks import modality_flags
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
@@ -165,7 +166,16 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
 
 def _check_gene_sets(config: Config, records: Records) -> None:
     num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
-    if "expression" in config.model.modalities and int(num_sets * expansion) < 1:
+    modalities = config.model.modalities
+    if "expression" not in modalities:
+        return
+    if not num_sets:
+        others = tuple(modality for modality in modalities if modality != "expression") or ("slides",)
+        raise InputError(
+            f"{records.directory} has no gene sets, so nothing of expression can be shown: write records "
+            f"with --expression and --gene-sets, or train without, {modality_flags(others)}"
+        )
+    if int(num_sets * expansion) < 1:
         raise InputError(
             f"{records.directory} has {num_sets} gene sets, of which config.model.pathways.pathway_expansion="
             f"{expansion} leaves nothing: raise it, write records with more gene sets, or take expression "

@@ -31,7 +31,7 @@ With --cohort and tables the cases are joined as `pack` would join them, and not
 
 exit code:
   0  it can be packed
-  1  it can, but slides or cases would be left out, or results would leak
+  1  it can, but slides or cases would be left out, results would leak, or a number looks wrong
   2  it cannot be packed, or a path, a flag or a table is wrong
 
   python -m modaltune_jax.inspect features/

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,15 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modaltune_jax import command
+from modaltune_jax.inputs.counts import plural
+from modaltune_jax.packing.work_folder import check_out
 from modaltune_jax.types import InputError
 
 if TYPE_CHECKING:
     from modaltune_jax.packing.manifest import Packed
+    from modaltune_jax.packing.planned_case import Quarantined
 
 _EXAMPLES = """\
 Joins tile features and tables into cases and writes them as records that training reads. What cannot be used
 goes to quarantine.csv in the records, with the reason. A run that was stopped or killed goes on where it
 stopped when the same command is given again. Look at the cohort first: python -m modaltune_jax.inspect.
+
+exit code:
+  0  packed, or verified; what could not be used is in quarantine.csv
+  1  packed, but more than half of the cases, or of their slides, could not be; or --sources found none
+  2  not packed: a flag or a file is wrong; the sentence says what to do
 
   python -m modaltune_jax.pack --cohort brca --features features/brca \\
       --labels gdc:clinical.tsv,slide.tsv --expression xena:HiSeqV2.gz --gene-sets pathways.csv \\
@@ -47,6 +56,11 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("--out is missing: name the folder of records to write, e.g. --out records/brca")
     if options.workers < 1:
         raise InputError(f"--workers is {options.workers}; it must be at least 1")
+    if options.expression and not options.gene_sets:
+        from modaltune_jax.packing.pack import NO_GENE_SETS
+
+        raise InputError(NO_GENE_SETS)
+    check_out(Path(os.path.normpath(options.out)))
     _pack(options)
 
 
@@ -63,8 +77,12 @@ def _pack(options: argparse.Namespace) -> None:
 
     source = read_source(options)
     joined = join(source)
+    noted = [count for count in joined.counts if count.suspect or count in joined.unlisted]
+    for count in noted:
+        command.say(f"note: {count}")
     for count in joined.counts:
-        command.say(count)
+        if count not in noted:
+            command.say(count)
     recipe = source.splits.recipe if source.splits is not None else "column of the labels"
     origin = Origin(source.specs, source.options, table_paths(options), given_flags(options), recipe)
     out = Path(os.path.normpath(options.out))
@@ -73,9 +91,12 @@ def _pack(options: argparse.Namespace) -> None:
     if packed is None:
         command.say(f"{out} was finished by the run before; its work folder is removed")
     else:
-        for count in packed.counts[len(joined.counts) :]:
+        counts = packed.counts[len(joined.counts) :]
+        for count in counts:
             command.say(count)
         command.say(_summary(packed, out, time.perf_counter() - start))
+        if any(2 * count.after < count.before for count in counts):
+            sys.exit(1)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -83,8 +104,11 @@ def _verify(options: argparse.Namespace) -> None:
         raise InputError("--verify reads records that are there: leave out what says how to pack")
     from modaltune_jax.packing.verification import verify
 
-    for line in verify(Path(options.verify), with_sources=options.sources, progress=not options.quiet):
+    found = verify(Path(options.verify), with_sources=options.sources, progress=not options.quiet)
+    for line in found.lines:
         command.say(line)
+    if not found.is_complete:
+        sys.exit(1)
 
 
 def _summary(packed: Packed, out: Path, seconds: float) -> str:
@@ -95,15 +119,19 @@ def _summary(packed: Packed, out: Path, seconds: float) -> str:
         f" ({packed.source_bytes / 1e6 / seconds:.0f} MB/s)"
     ]
     if packed.quarantined:
-        lines.append(
-            f"QUARANTINE: {packed.num_quarantined_cases} cases and {num_slides_out} slides are left out, see"
-            f" {out / 'quarantine.csv'}"
-        )
-        reasons = Counter(line.reason for line in packed.quarantined).most_common()
+        out_of = f"{plural(packed.num_quarantined_cases, 'case')} and {plural(num_slides_out, 'slide')}"
+        lines.append(f"QUARANTINE: left out are {out_of}, see {out / 'quarantine.csv'}")
+        reasons = Counter(map(_without_path, packed.quarantined)).most_common()
         lines += [f"  {number} x {reason}" for reason, number in reasons[:_SHOWN_REASONS]]
         if len(reasons) > _SHOWN_REASONS:
-            lines.append(f"  and {len(reasons) - _SHOWN_REASONS} more reasons")
+            lines.append(f"  and {plural(len(reasons) - _SHOWN_REASONS, 'more reason')}")
     return "\n".join(lines)
+
+
+def _without_path(line: Quarantined) -> str:
+    """A reason that is the same for all files of which it is true."""
+    path = line.path or "\0"
+    return line.reason.removeprefix(path).removeprefix(":").strip().replace(path, "the file")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,8 @@ _EXAMPLES = """\
 recipes:
   stratified:0.7,0.15,0.15:SEED  fractions of train, val and test, exact for every class and event
   kfold:K:FOLD:SEED              fold FOLD (from 0) is test, the next is val, the others are train
-  site-preserved:K:FOLD:SEED     the same; a tissue source site, read from TCGA barcodes, is never divided
+  site-preserved:K:FOLD:SEED     the same; a tissue source site is never divided; sites are
+                                 a variable tissue_source_site of --columns, or read from TCGA barcodes
 Another seed repeats the experiment. The file keeps the recipe and a hash, so that edits are noticed.
 All cases of the labels are split; `pack --split` draws among those that have slides or expression.
 
@@ -42,24 +43,28 @@ def main(arguments: Sequence[str]) -> None:
     # Before the imports that take a second, so that a mistyped path is told at once.
     if out.exists() and not options.force:
         raise InputError(f"{out} exists: name another, or say --force to replace it")
-    from modaltune_jax.inputs.cohort import find_spec
+    from modaltune_jax.cohort_flags import read_specs
     from modaltune_jax.inputs.split_recipes import all_folds
     from modaltune_jax.inputs.splits import make_splits, write_splits
     from modaltune_jax.inputs.tables.read import read_labels
 
-    specs = [find_spec(name) for name in options.cohort]
+    specs = read_specs(options.cohort)
     recipes = all_folds(options.recipe) if options.all_folds else [options.recipe]
     columns = Path(options.columns) if options.columns else None
     labels = read_labels(options.labels, endpoint=options.endpoint, columns=columns)
     frame = cohort_frame(labels, specs)
     names = ", ".join(spec.name for spec in specs)
-    print(f"{len(frame)} cases of {names}; {len(labels.frame)} are in the labels")
+    command.say(f"{len(frame)} cases of {names}; {len(labels.frame)} are in the labels")
+    for count in labels.counts:
+        if count.suspect:
+            command.say(f"note: {count}")
     # All before the first is written: a fold that cannot be drawn leaves no half of an experiment.
     drawn = [make_splits(recipe, frame) for recipe in recipes]
     paths = [out / f"fold-{i}.csv" for i in range(len(drawn))] if options.all_folds else [out]
     for path, splits in zip(paths, drawn, strict=True):
         write_splits(path, splits)
-        print(f"\n{path}: {splits.recipe}, sha256 {splits.sha256}\n{describe(splits, frame, specs)}")
+    for path, splits in zip(paths, drawn, strict=True):
+        command.say(f"\n{path}: {splits.recipe}, sha256 {splits.sha256}\n{describe(splits, frame, specs)}")
 
 
 def run() -> None:
@@ -70,13 +75,17 @@ def run() -> None:
 def cohort_frame(labels: LabelTable, specs: Sequence[CohortSpec]) -> pd.DataFrame:
     """The cases of the cohorts as `make_splits` takes them; those of other projects are left out.
 
+    A variable tissue_source_site is taken along; without it the site of a TCGA barcode.
+
     Raises:
       InputError: no case is left, or there are several cohorts and a case has no project.
     """
     import pandas as pd
 
+    from modaltune_jax.cohort_flags import source_site
     from modaltune_jax.inputs.cohort import clean_diagnosis
 
+    variables = labels.variables.to_dict("index")
     rows = []
     for case_id, row in labels.frame.iterrows():
         try:
@@ -85,7 +94,8 @@ def cohort_frame(labels: LabelTable, specs: Sequence[CohortSpec]) -> pd.DataFram
             raise InputError(f"case {case_id}: {error}") from None
         if spec is not None:
             subtype = spec.subtype(clean_diagnosis(row["diagnosis"], spec, row["project"]))
-            rows.append((case_id, spec.name, subtype, int(row["event"])))
+            site = source_site(str(case_id), variables.get(case_id, {}))
+            rows.append((case_id, spec.name, subtype, int(row["event"]), site))
     if not rows:
         wanted = sorted(project for spec in specs for project in spec.projects)
         found = sorted(set(labels.frame["project"]))
@@ -93,7 +103,8 @@ def cohort_frame(labels: LabelTable, specs: Sequence[CohortSpec]) -> pd.DataFram
             f"none of the {len(labels.frame)} cases is of the projects {wanted}; those of the labels are"
             f" {found[:5]}, so choose another --cohort"
         )
-    return pd.DataFrame(rows, columns=["case_id", "site", "subtype", "event"]).set_index("case_id")
+    columns = ["case_id", "site", "subtype", "event", "tissue_source_site"]
+    return pd.DataFrame(rows, columns=columns).set_index("case_id")
 
 
 def _spec(project: str, specs: Sequence[CohortSpec]) -> CohortSpec | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modaltune_jax import example, pack
+from modaltune_jax.args_file import read_args_file
 from modaltune_jax.inputs.cohort import CohortSpec, find_spec
 from modaltune_jax.inputs.genesets import read_gene_sets
 from modaltune_jax.inputs.readers import tcga_bench
@@ -75,6 +76,19 @@ def test_tcga_packs_into_the_cases_its_reader_gives(tmp_path):
 def test_a_folder_that_exists_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         example.main([str(tmp_path)])
+
+
+def test_a_name_with_a_comma_is_refused(tmp_path):
+    with pytest.raises(InputError, match="ex,k: a comma separates"):
+        example.main([str(tmp_path / "ex,k")])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [pytest.param("ex#1", id="hash"), pytest.param("it's", id="apostrophe")])
+def test_odd_names_can_be_read_again(tmp_path, name):
+    example.main([str(tmp_path / name), "--cases-per-site", "16"])
+    flags = read_args_file(tmp_path / name / "cohort.args")
+    assert flags[flags.index("--splits") + 1] == f"{tmp_path}/{name}/splits.csv"
 
 
 def test_cohorts_need_projects_to_be_told_apart(tmp_path):

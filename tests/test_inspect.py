@@ -14,11 +14,20 @@ from modaltune_jax import inspect, pack
 from modaltune_jax.inputs import records
 from modaltune_jax.inputs.cohort import CohortSpec
 from modaltune_jax.inputs.genesets import GeneSets
+from modaltune_jax.inspection import slide_runs
 from modaltune_jax.inspection.leaks.leak import Leak
 from modaltune_jax.inspection.text import WIDTH
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    """Faster, and what tests replace is replaced there."""
+    monkeypatch.setattr(slide_runs, "FEWEST", 0)
+
+
 TCGA = ROOT / "../shared/tcga"
 SIDE = 5
 IDS = tuple(f"TCGA-AA-000{i}-01Z-00-DX1" for i in range(4))
@@ -29,7 +38,7 @@ SLIDE_KEYS = {
 }
 INSPECTION_KEYS = {
     *("verdict", "paths", "kind", "num_found", "slides", "units", "cohort", "num_left", "counts"),
-    *("quarantined", "leaks", "notes"),
+    *("quarantined", "leaks", "notes", "needed"),
 }
 COHORT_KEYS = {
     *("num_cases", "slides_per_case", "missing", "classes", "follow_up", "genes", "gene_sets", "variables"),
@@ -157,6 +166,34 @@ def test_a_cohort_is_joined_as_pack_would(folder, tables, capsys):
     assert "infiltrating duct carcinoma" in text
 
 
+def test_what_pack_still_needs_is_a_no(folder, tables, capsys):
+    assert run(folder, *tables[:-2]) == 2
+    assert "can be packed: no: the cases have no splits yet, give --splits FILE" in capsys.readouterr().out
+    expression = folder.parent / "expression.csv"
+    expression.write_text("case_id,TP53\n" + "".join(f"{slide_id[:12]},1.5\n" for slide_id in IDS))
+    assert run(folder, *tables, "--expression", f"csv:{expression}") == 2
+    assert "can be packed: no: expression needs --gene-sets FILE" in capsys.readouterr().out
+
+
+def test_what_looks_wrong_is_said_at_the_head(folder, tables, capsys):
+    splits = Path(tables[-1])
+    splits.write_text(splits.read_text().replace("val", "train"))
+    assert run(folder, *tables) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "can be packed: yes, but 1 number to look at, see the notes"
+    assert lines[3] == "note: splits to splits with cases: 3 -> 2; no case is in the others (val)"
+
+
+def test_expression_of_others_is_noted(folder, tables, capsys):
+    expression = folder.parent / "expression.csv"
+    ids = [*(slide_id[:12] for slide_id in IDS), "TCGA-ZZ-0009"]
+    expression.write_text("case_id,TP53\n" + "".join(f"{id},{i}\n" for i, id in enumerate(ids)))
+    (folder.parent / "sets.csv").write_text("pathway,gene\none,TP53\n")
+    sets = ["--gene-sets", f"{folder.parent}/sets.csv"]
+    assert run(folder, *tables, "--expression", f"csv:{expression}", *sets) == 0
+    assert "note: cases with expression to those with slides or labels: 5 -> 4" in capsys.readouterr().out
+
+
 def test_a_case_that_is_left_out_counts(folder, tables, capsys):
     splits = Path(tables[-1])
     splits.write_text("\n".join(splits.read_text().splitlines()[:-1]) + "\n")
@@ -190,7 +227,7 @@ def test_json_has_everything_under_stable_keys(folder, tables, capsys):
     assert found["slides"][1]["case_id"] == "TCGA-AA-0000"
     assert [line["case_id"] for line in found["quarantined"]] == ["TCGA-AA-0001"]
     assert {unit["field"]: unit["slides"] for unit in found["units"]}["width"] == {"8": 3}
-    assert {"step", "before", "after", "reason", "examples"} == set(found["counts"][0])
+    assert {"step", "before", "after", "reason", "examples", "suspect"} == set(found["counts"][0])
 
 
 def test_what_is_left_out_is_what_pack_leaves_out(folder, tables, tmp_path, capsys):
@@ -307,7 +344,7 @@ def test_damaged_records_are_bad_slides(packed, capsys):
         pytest.param(["FOLDER", "--sample", "0"], "--sample is 0", id="a sample of none"),
         pytest.param(["FOLDER", "--workers", "0"], "--workers: '0' is not", id="no workers"),
         pytest.param(["FOLDER", "--splits", "x.csv"], "--cohort is missing", id="tables without a cohort"),
-        pytest.param(["FOLDER", "--patch-size-level0", "0"], "at least 1 pixel", id="a size of none"),
+        pytest.param(["FOLDER", "--patch-size-level0", "0"], "--patch-size-level0 is 0", id="a size of none"),
         pytest.param(["PACKED", "--cohort", "brca"], "--cohort has no meaning", id="a cohort for records"),
         pytest.param(["PACKED", "--mpp", "0.25"], "--mpp has no meaning", id="units for records"),
     ],

@@ -72,6 +72,9 @@ def cohort(tmp_path, monkeypatch):
     Path("columns.toml").write_text(COLUMNS)
     expression = pd.DataFrame({"case_id": ids[:6], "TP53": np.arange(6.0), "MYC": 1.0, "XIST": 0.5})
     expression.to_csv("expression.csv", index=False)
+    Path("sideways.csv").write_text("gene,P1,P2\nTP53,1,2\nMYC,3,4\n")
+    Path("hospital").mkdir()
+    write_trident(Path("hospital/UKE-1.h5"), 4, seed=0)
     Path("sets.csv").write_text("pathway,gene\none,TP53\none,MYC\n")
     return tmp_path
 
@@ -96,7 +99,7 @@ def test_a_cohort_is_packed_and_verified(cohort, capsys):
     pack.main(FLAGS)
     said = capsys.readouterr().out
     assert "records/mine: 12 cases of 12 slides, 114 tiles" in said
-    assert "QUARANTINE: 1 cases and 0 slides are left out, see records/mine/quarantine.csv" in said
+    assert "QUARANTINE: left out are 1 case and 0 slides, see records/mine/quarantine.csv" in said
     assert "nothing to see" in said
     records = Records("records/mine")
     assert records.genes == ("TP53", "MYC")
@@ -135,6 +138,37 @@ def test_splits_and_cases_by_file(cohort):
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "ids", "case_ids"),
+    [
+        pytest.param(
+            r"(.+)-\d", ["UKE-0", "UKE-1-1", "UKE-2-1"], ["UKE-0", "UKE-1", "UKE-2"], id="regular-expression"
+        ),
+        pytest.param("slides.csv", ["UKE-0-1", "UKE-1-1", "K2"], ["K0", "K1", "K2"], id="file"),
+        pytest.param("name", ["UKE-0-1", "UKE-1-1", "UKE-2-1"], ["UKE-0-1", "UKE-1-1", "UKE-2-1"], id="name"),
+    ],
+)
+def test_splits_that_list_slides(cohort, rule, ids, case_ids):
+    for i, path in enumerate(sorted(Path("features").iterdir())):
+        path.rename(f"features/UKE-{i}-1.h5") if i < 3 else path.unlink()
+    Path("slides.csv").write_text("slide_id,case_id\n" + "".join(f"UKE-{i}-1,K{i}\n" for i in range(3)))
+    Path("splits.csv").write_text(f"train,val,test\n{','.join(ids)}\n")
+    flags = ["--cohort", "brca", "--features", "features", "--case-of-slide", rule, "--splits", "splits.csv"]
+    pack.main([*flags, "--out", "out", "--workers", "1", "--quiet"])
+    table = Records("out").table
+    assert dict(zip(table["case_id"], table["split"], strict=True)) == dict(
+        zip(case_ids, ("train", "val", "test"), strict=True)
+    )
+
+
+def test_what_looks_wrong_is_said_first(cohort, capsys):
+    Path("splits.csv").write_text("case_id,split\n" + "".join(f"TCGA-AA-{i:04d},train\n" for i in range(12)))
+    pack.main(changed(split=None, splits="splits.csv"))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "note: splits to splits with cases: 3 -> 1; no case is in the others (val, test)"
+    assert not second.startswith("note:")
+
+
 def changed(**changes):
     """The flags with some changed, or left out if None."""
     pairs = dict(zip(*[iter([flag for flag in FLAGS if flag != "--quiet"])] * 2, strict=True))
@@ -155,6 +189,10 @@ def changed(**changes):
         pytest.param(changed(workers="0"), "--workers is 0", id="workers"),
         pytest.param(
             changed(case_of_slide=r"(X\d)", expression=None, gene_sets=None), "no case is left", id="rule"
+        ),
+        pytest.param(changed(expression="csv:sideways.csv"), r"has genes \(MYC, TP53\) where", id="sideways"),
+        pytest.param(
+            changed(features="hospital", expression=None, gene_sets=None), "is not a TCGA", id="names"
         ),
         pytest.param([*FLAGS, "--strict"], "case TCGA-AA-0012: .*nothing to see", id="strict"),
         pytest.param([*FLAGS, "--cohort", "brca"], "comes twice", id="twice"),
@@ -184,13 +222,12 @@ KILLED = """\
 import os, signal, sys
 from modaltune_jax import pack
 from modaltune_jax.packing import pack as packing
-pack_case, count = packing.pack_case, []
-def deadly(task):
-    count.append(task)
+count = []
+def deadly(faults, effort):
+    count.append(faults)
     if len(count) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return pack_case(task)
-packing.pack_case = deadly
+packing._stop_if_strict = deadly
 pack.main(sys.argv[1:])
 """
 
@@ -201,7 +238,7 @@ def test_after_a_kill_the_same_command_goes_on(cohort, capsys):
         [sys.executable, "-c", KILLED, *FLAGS], capture_output=True, env=environment, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert len(list(Path("records/.mine.packing/cases").glob("*.json"))) == 4
+    assert len(list(Path("records/.mine.packing/cases").glob("*.json"))) in (5, 6)
     assert not Path("records/mine").exists()
     pack.main(FLAGS)
     other = [*FLAGS[:-1], "undisturbed"]

@@ -1,5 +1,6 @@
 """What the pages tell a reader to type: Python blocks run, commands parse, files and keys are there."""
 
+import json
 import re
 import runpy
 import shlex
@@ -101,6 +102,9 @@ def test_the_cases_from_python_can_be_trained_on(told):
     test_commands_and_python_of_a_page(ROOT / "docs/bring_your_cohort.md", told)
     records = Records("records/my_cohort")
     assert_trainable(records, unpack(common.get_config()))
+    inspect.main(["records/my_cohort", "--workers", "1", "--json", "report.json"])
+    (report,) = json.loads(Path("report.json").read_text())["inspections"]
+    assert [slide["findings"] for slide in report["slides"]] == [[]] * 40
     assert records.num_cases == 40
     assert records.feature_dim == common.get_config().model.encoder.in_dim
 

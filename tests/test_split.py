@@ -78,6 +78,47 @@ def test_all_folds(folder, capsys):
     assert capsys.readouterr().out.count("sha256") == 4
 
 
+def test_all_folds_are_written_if_nobody_reads_on(folder):
+    script = '"$@" | head -n 1'
+    split_all = [
+        sys.executable,
+        "-m",
+        "modaltune_jax.split",
+        *words(folder, "--all-folds", recipe="kfold:3:0:0"),
+    ]
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *split_all],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert len(list((folder / "splits.csv").iterdir())) == 3
+
+
+def test_tissue_source_sites_of_a_column(folder):
+    table = pd.read_csv(folder / "labels.csv")
+    table["hospital"] = [f"H{i % 5}" for i in range(len(table))]
+    table["case"] = [f"P{i}" for i in range(len(table))]
+    table.to_csv(folder / "labels.csv", index=False)
+    with pytest.raises(InputError, match="has no tissue source site"):
+        split.main(words(folder, recipe="site-preserved:3:0:0"))
+    with (folder / "columns.toml").open("a") as file:
+        file.write('[variables]\ntissue_source_site = "hospital"\n')
+    split.main(words(folder, recipe="site-preserved:3:0:0"))
+    of = read_splits(folder / "splits.csv").of
+    hospital = dict(zip(table["case"], table["hospital"], strict=True))
+    assert len({(hospital[case], part) for case, part in of.items()}) == 5
+
+
+def test_what_looks_wrong_in_the_labels_is_said(folder, capsys):
+    columns = (folder / "columns.toml").read_text()
+    (folder / "columns.toml").write_text(columns.replace('unit = "months"', 'unit = "years"'))
+    split.main(words(folder))
+    assert "\nnote: " in capsys.readouterr().out
+
+
 def test_force_replaces(folder):
     split.main(words(folder))
     before = (folder / "splits.csv").read_bytes()
@@ -102,12 +143,13 @@ def test_several_cohorts_are_told_apart_by_project(folder, capsys):
         pytest.param(
             {"cohort": "ucec"}, r"none of the 80 cases is of the projects \['TCGA-UCEC'\]", id="no-case"
         ),
+        pytest.param({"more": ("--cohort", "brca")}, "cohort brca comes twice", id="twice"),
         pytest.param({"out": "labels.csv"}, "exists: name another, or say --force", id="there"),
     ],
 )
 def test_what_cannot_be(folder, changes, message):
     with pytest.raises(InputError, match=message):
-        split.main(words(folder, **changes))
+        split.main(words(folder, *changes.pop("more", ()), **changes))
     with pytest.raises(InputError, match="has no folds"):
         split.main(words(folder, "--all-folds"))
     assert not (folder / "splits.csv").exists()

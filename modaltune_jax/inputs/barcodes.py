@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pandas as pd
-
+from modaltune_jax.inputs.table_file import column_list, is_table, read_table, split_sheet
+from modaltune_jax.inputs.text_file import existing
 from modaltune_jax.types import InputError
 
 _TCGA = re.compile(r"(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?:-(\d{2})[A-Z]?)?(?![A-Z0-9])", re.IGNORECASE)
@@ -45,6 +45,16 @@ def sample_type(barcode: str) -> int | None:
     return int(digits) if digits else None
 
 
+def is_normal_tissue(slide_id: str) -> bool:
+    """Whether a name is a TCGA barcode of normal tissue, sample types 10 to 19.
+
+    >>> is_normal_tissue("TCGA-E2-A14P-11A-01-TS1"), is_normal_tissue("TCGA-E2-A14P-01Z-00-DX1")
+    (True, False)
+    """
+    kind = sample_type(slide_id) if is_barcode(slide_id) else None
+    return kind is not None and 10 <= kind <= 19
+
+
 def tissue_source_site(case_id: str) -> str:
     """The two characters of the hospital that gave the tissue.
 
@@ -67,9 +77,9 @@ def case_rule(rule: str) -> Callable[[str], str]:
     r"""How slides find their case, as the user says it.
 
     Args:
-      rule: "tcga", the first twelve characters of a TCGA barcode; "name", every slide is its own case; a CSV
-        or TSV file with the columns slide_id and case_id; or a regular expression with one group, matched at
-        the start of the slide's name.
+      rule: "tcga", the first twelve characters of a TCGA barcode; "name", every slide is its own case; a
+        table (.csv, .tsv, .txt, .xlsx) with the columns slide_id and case_id; or a regular expression
+        with one group, matched at the start of the slide's name.
 
     Returns:
       A function from slide id to case id. It raises an InputError that names slide and rule.
@@ -84,8 +94,8 @@ def case_rule(rule: str) -> Callable[[str], str]:
         return case_of
     if rule == "name":
         return lambda slide_id: slide_id
-    if re.search(r"\.(csv|tsv)(\.gz)?$", rule):
-        return _Listed(_read_pairs(Path(rule)), rule)
+    if is_table(rule):
+        return _Listed(_read_pairs(*split_sheet(rule)), rule)
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -124,13 +134,11 @@ class _Listed:
         return case_id
 
 
-def _read_pairs(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV with the columns slide_id and case_id")
-    separator = "\t" if ".tsv" in path.name else ","
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+def _read_pairs(path: Path, sheet: str) -> dict[str, str]:
+    existing(path, "give a CSV with the columns slide_id and case_id")
+    table = read_table(path, sheet, verbatim=True)
     if not {"slide_id", "case_id"} <= set(table):
-        raise InputError(f"{path}: has columns {list(table)}; it needs slide_id and case_id")
+        raise InputError(f"{path}: its columns are {column_list(table)}; it needs slide_id and case_id")
     case_ids: dict[str, str] = {}
     for slide_id, case_id in zip(table["slide_id"], table["case_id"], strict=True):
         if not slide_id or not case_id:

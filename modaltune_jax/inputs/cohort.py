@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from modaltune_jax.inputs.ajcc import NOT_GIVEN, ajcc_category
+from modaltune_jax.inputs.text_file import read_toml
 from modaltune_jax.locations import shipped
 from modaltune_jax.types import Case, InputError, Labels, Slide
 
 SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FEATURE_DTYPES = ("float16", "bfloat16", "float32")
 _OLDEST = 120.0  # years; an age in days is far above
 
@@ -48,6 +51,17 @@ class CohortSpec:
     def subtype(self, diagnosis: str) -> int:
         """Class index of a clean diagnosis, -1 if it has none."""
         return self.diagnoses.get(diagnosis, -1)
+
+
+def split_of_word(word: str) -> str | None:
+    """The split that a word means, None if it means none.
+
+    >>> split_of_word("Train"), split_of_word("validation"), split_of_word("dev")
+    ('train', 'val', None)
+    """
+    plain = word.strip().lower()
+    plain = _SPLIT_WORDS.get(plain, plain)
+    return plain if plain in SPLITS else None
 
 
 def clean_diagnosis(raw: str, spec: CohortSpec, project: str = "") -> str:
@@ -105,9 +119,7 @@ def load_spec(path: str | Path) -> CohortSpec:
       InputError: the file is missing, is not TOML, or a field is missing, unknown or inconsistent.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the TOML file of a cohort definition")
-    return _parse(path.read_text(encoding="utf-8"), str(path))
+    return _parse(read_toml(path, "give the TOML file of a cohort definition"), str(path))
 
 
 def check_cases(cases: Iterable[Case], specs: Sequence[CohortSpec] | None = None) -> list[str]:
@@ -234,18 +246,20 @@ def _plain(diagnosis: str) -> str:
     return words
 
 
-def _parse(text: str, source: str) -> CohortSpec:
-    try:
-        fields: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source}: is not TOML: {error}") from None
+def _parse(fields: dict[str, Any], source: str) -> CohortSpec:
     known = [field.name for field in dataclasses.fields(CohortSpec)]
     unknown = sorted(set(fields) - set(known))
     absent = sorted({"name", "title", "organ", "classes", "diagnoses"} - set(fields))
     if unknown or absent:
         raise InputError(f"{source}: unknown fields {unknown}, missing fields {absent}; known are {known}")
     _check_types(fields, source)
+    if not _NAME.fullmatch(fields["name"]):
+        raise InputError(
+            f"{source}: name is {fields['name']!r}; write small letters, digits, - or _, such as 'brca'"
+        )
     classes = tuple(fields["classes"])
+    if len({" ".join(name.lower().split()) for name in classes}) < len(classes) or "" in classes:
+        raise InputError(f"{source}: classes are {list(classes)}; give each once, with a name")
     for diagnosis, name in fields["diagnoses"].items():
         if name not in classes:
             raise InputError(f"{source}: diagnosis {diagnosis!r} has class {name!r}, which is not in classes")

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from modaltune_jax.inputs.table_file import column_list, read_table
+from modaltune_jax.inputs.text_file import existing
 from modaltune_jax.types import InputError
 
 _GROUP_COLUMNS = ("pathway", "group")
 _MEMBER_COLUMNS = ("gene", "feature")
+_ORDER = "pathway_idx"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,13 +73,24 @@ def gene_symbols(path: str | Path) -> frozenset[str]:
 
 def _memberships(path: Path) -> pd.DataFrame:
     """Columns group and gene, each pair once."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV of gene groups with columns pathway and gene")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    existing(path, "give a CSV of gene groups with columns pathway and gene")
+    table = read_table(path, otherwise=",", verbatim=True)
     group = _column(table, _GROUP_COLUMNS, path)
     member = _column(table, _MEMBER_COLUMNS, path)
-    if "pathway_idx" in table:
-        table = table.sort_values("pathway_idx", key=lambda column: column.astype(int), kind="stable")
+    empty = table[(table[group] == "") | (table[member] == "")]
+    if len(empty):
+        raise InputError(
+            f"{path}: row {empty.index[0] + 1} has {group} {empty[group].iloc[0]!r} and {member}"
+            f" {empty[member].iloc[0]!r}; fill both cells or drop the row"
+        )
+    if _ORDER in table:
+        wrong = table[~table[_ORDER].str.fullmatch(r"[0-9]+").astype(bool)]
+        if len(wrong):
+            raise InputError(
+                f"{path}: {_ORDER} of {wrong[group].iloc[0]!r} is {wrong[_ORDER].iloc[0]!r}, which is no"
+                " number; number all groups or drop the column"
+            )
+        table = table.sort_values(_ORDER, key=lambda column: column.astype(int), kind="stable")
     return table[[group, member]].set_axis(["group", "gene"], axis=1).drop_duplicates()
 
 
@@ -84,4 +98,6 @@ def _column(table: pd.DataFrame, choices: Sequence[str], path: Path) -> str:
     for name in choices:
         if name in table:
             return name
-    raise InputError(f"{path}: has columns {list(table.columns)}, needs one named {' or '.join(choices)}")
+    raise InputError(
+        f"{path}: its columns are {column_list(table)}; it needs one named {' or '.join(choices)}"
+    )

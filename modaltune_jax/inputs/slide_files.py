@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def read_slide(file: SlideFile, options: SlideOptions) -> tuple[Slide, SlideFact
     """
     layout = LAYOUTS[file.layout]
     if not options.layout:
-        contents = _PEEK[file.path.suffix](file.path)
+        contents = _PEEK[file.path.suffix.lower()](file.path)
         found = _fitting(file.path, contents)
         # The place of a bare HDF5 file tells whose it is, and a folder was taken for the one or the other.
         if found != file.layout and not {found, file.layout} <= {clam.NAME, gigapath.NAME}:
@@ -115,7 +116,7 @@ def read_slide(file: SlideFile, options: SlideOptions) -> tuple[Slide, SlideFact
 
 
 def _feature_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    if folder.suffix in suffixes and (folder.is_file() or folder.suffix in zarr_store.SUFFIXES):
+    if folder.exists() and _is_slide(folder, suffixes):
         return [folder]
     if not folder.is_dir():
         raise InputError(
@@ -146,9 +147,24 @@ def _with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Files of a folder, hidden ones left out, such as those that macOS adds to archives."""
     if not folder.is_dir():
         return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix in suffixes and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.iterdir() if _is_slide(path, suffixes))
+
+
+def _is_slide(path: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a file is to be read; a link that leads nowhere is, so that somebody hears of it.
+
+    Raises:
+      InputError: its name is no text.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in suffixes or path.name.startswith("."):
+        return False
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{os.fsencode(path)!r}: the name is not in UTF-8; rename the file") from error
+    is_folder = suffix in zarr_store.SUFFIXES
+    return path.is_dir() if is_folder else path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _layout_of(paths: Sequence[Path]) -> str:
@@ -157,7 +173,7 @@ def _layout_of(paths: Sequence[Path]) -> str:
     mistakes = []
     for path in _some_of_each_suffix(paths):
         try:
-            contents = _PEEK[path.suffix](path)
+            contents = _PEEK[path.suffix.lower()](path)
         except InputError as error:
             mistakes.append(error)
             continue
@@ -183,8 +199,8 @@ def _layout_of(paths: Sequence[Path]) -> str:
 def _some_of_each_suffix(paths: Sequence[Path]) -> list[Path]:
     """Evenly spaced, as files of two sources often differ in how their names begin."""
     some = []
-    for suffix in sorted({path.suffix for path in paths}):
-        alike = [path for path in paths if path.suffix == suffix]
+    for suffix in sorted({path.suffix.lower() for path in paths}):
+        alike = [path for path in paths if path.suffix.lower() == suffix]
         rows = np.linspace(0, len(alike) - 1, min(len(alike), _NUM_PROBED)).astype(int)
         some += [alike[row] for row in rows]
     return some

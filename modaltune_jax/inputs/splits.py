@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import uuid
@@ -14,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from modaltune_jax.inputs.cohort import SPLITS
+from modaltune_jax.inputs.cohort import SPLITS, split_of_word
 from modaltune_jax.inputs.split_recipes import draw
+from modaltune_jax.inputs.table_file import column_list, read_table, split_sheet
+from modaltune_jax.inputs.text_file import READ_ERRORS, existing, open_text
 from modaltune_jax.types import InputError
 
 _HEADER = "# modaltune_jax splits; "
@@ -61,7 +62,8 @@ def make_splits(recipe: str, frame: pd.DataFrame) -> Splits:
 def read_splits(path: Path, *, case_of: Callable[[str], str] | None = None) -> Splits:
     """Reads a split file of one of these layouts:
 
-    - columns `case_id` (or `slide_id`) and `split`, and any others: ours, and tables with a row a case;
+    - columns `case_id` (or `slide_id`) and `split`, and any others: ours, and tables with a row a case, as
+      CSV, TSV or Excel;
     - columns `train`, `val`, `test` that list ids, one experiment a file: CLAM, MCAT, SurvPath. The last two
       have no `test`; their `val` stays `val`;
     - a folder of ModalTune's `train_*.json`, `val_*.json`, `test_*.json`.
@@ -77,17 +79,15 @@ def read_splits(path: Path, *, case_of: Callable[[str], str] | None = None) -> S
     """
     if path.is_dir():
         return Splits(_collect(_json_rows(path), str(path)), f"file {path.name}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV with the columns case_id and split")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text; give a CSV with the columns case_id and split") from None
-    head, _, rest = text.partition("\n")
+    file, sheet = split_sheet(str(path))
+    existing(file, "give a CSV with the columns case_id and split")
+    head = _first_line(file)
     if not head.startswith(_HEADER):
-        return Splits(_collect(_csv_rows(text, path, case_of), str(path)), f"file {path.name}")
+        rows = _table_rows(read_table(file, sheet, verbatim=True), path, case_of)
+        return Splits(_collect(rows, str(path)), f"file {path.name}")
     sha256, _, recipe = head.removeprefix(_HEADER).strip().partition(" ")
-    splits = Splits(_collect(_csv_rows(rest, path, case_of), str(path)), recipe)
+    rows = _table_rows(read_table(file, verbatim=True, skip=1), path, case_of)
+    splits = Splits(_collect(rows, str(path)), recipe)
     if splits.sha256 != sha256:
         raise InputError(
             f"{path}: was edited after it was written by the recipe {recipe!r};"
@@ -99,15 +99,18 @@ def read_splits(path: Path, *, case_of: Callable[[str], str] | None = None) -> S
 def write_splits(path: Path, splits: Splits) -> None:
     """Writes a CSV `case_id,split` whose first line keeps the recipe and the hash; whole or not at all."""
     rows = [("case_id", "split"), *((case_id, splits.of[case_id]) for case_id in sorted(splits.of))]
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(f"{_HEADER}{splits.sha256} {splits.recipe}\n")
             csv.writer(file, lineterminator="\n").writerows(rows)
         os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
 
 
 def _collect(rows: Iterable[tuple[str, str]], source: str) -> dict[str, str]:
@@ -128,29 +131,45 @@ def _collect(rows: Iterable[tuple[str, str]], source: str) -> dict[str, str]:
     return of
 
 
-def _csv_rows(text: str, path: Path, case_of: Callable[[str], str] | None) -> Iterator[tuple[str, str]]:
+def _first_line(path: Path) -> str:
+    """The line that may hold our recipe; `""` of a file that is no text."""
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: is not a CSV ({' '.join(str(error).split())}); save it as one") from None
-    to_case = case_of or (lambda id: id)
-    if "split" in frame and "case_id" in frame:
-        yield from frame[["case_id", "split"]].itertuples(index=False, name=None)
-    elif "split" in frame and "slide_id" in frame:
-        yield from ((to_case(id), split) for id, split in zip(frame["slide_id"], frame["split"], strict=True))
-    elif "train" in frame:
-        yield from _listed(frame, path, to_case)
+        with open_text(path) as file:
+            return file.readline()
+    except READ_ERRORS:
+        return ""
+
+
+def _table_rows(
+    table: pd.DataFrame, path: Path, case_of: Callable[[str], str] | None
+) -> Iterator[tuple[str, str]]:
+    def to_case(id: str) -> str:
+        try:
+            return case_of(id) if case_of else id
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    key = next((name for name in ("case_id", "slide_id") if name in table), "")
+    if "split" in table and key:
+        for row, (id, split) in enumerate(zip(table[key], table["split"], strict=True), start=1):
+            if not id:
+                raise InputError(f"{path}: row {row} has no {key}; fill the cell or drop the row")
+            yield id if key == "case_id" else to_case(id), split_of_word(split) or split
+        return
+    lists = table.rename(columns=lambda name: split_of_word(name) or name)
+    if "train" in lists and not key:
+        yield from _listed(lists, path, to_case)
     else:
         raise InputError(
-            f"{path}: has the columns {list(frame.columns[:8])}; splits need case_id and split,"
+            f"{path}: its columns are {column_list(table)}; splits need case_id and split,"
             " or train, val and test"
         )
 
 
-def _listed(frame: pd.DataFrame, path: Path, to_case: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+def _listed(table: pd.DataFrame, path: Path, to_case: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Columns train, val, test that list ids, shorter ones filled up with empty cells."""
     for split in SPLITS:
-        for id in frame.get(split, ()):
+        for id in table.get(split, ()):
             if id.lower() in ("true", "false"):
                 raise InputError(
                     f"{path}: marks ids by {id}; give the file beside it that lists them (CLAM: splits_0.csv"

@@ -11,12 +11,17 @@ import numpy as np
 from modaltune_jax.inspection.cohort_table import KNOWN, CohortTable
 from modaltune_jax.inspection.slide_checks import SlideCheck
 from modaltune_jax.inspection.tile_maps import save
+from modaltune_jax.inspection.wording import plural, shortened
 
 # Okabe and Ito 2008.
 _SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _DIED, _CENSORED = "#D55E00", "#9AA5B1"
 _HAS, _LACKS = "#3B6E8F", "#F1E3D3"
 _GREY = "#444444"
+_SITE_WIDTH, _CLASS_WIDTH, _ROW_WIDTH = 16, 28, 70
+"""Letters for which there is room: of a site and a class beside a bar, of all sites below an axis."""
+_FAR = 3.0
+"""Times beyond this many times the 95th percentile would press all others into one bar."""
 
 
 def draw_cohort(table: CohortTable | None, checks: Sequence[SlideCheck], path: Path) -> None:
@@ -36,13 +41,14 @@ def draw_cohort(table: CohortTable | None, checks: Sequence[SlideCheck], path: P
         for axis, draw in zip(axes.flat, (_classes, _follow_up, _missing), strict=False):
             draw(axis, table)
         _tiles(axes[1, 1], checks)
-        figure.suptitle(f"{len(table.cases):,} cases, {int(table.cases['num_slides'].sum()):,} slides")
+        num_slides = int(table.cases["num_slides"].sum())
+        figure.suptitle(f"{plural(len(table.cases), 'case')}, {plural(num_slides, 'slide')}")
     save(figure, path)
 
 
 def _tiles(axis: Any, checks: Sequence[SlideCheck]) -> None:
     lengths = np.array([check.num_tiles for check in checks if check.num_tiles], int)
-    axis.set_title(f"tiles of {len(lengths):,} slides", loc="left")
+    axis.set_title(f"tiles of {plural(len(lengths), 'slide')}", loc="left")
     if len(lengths):
         # Between whole numbers, so that small ones do not leave gaps.
         num_bins = int(np.clip(2 * np.sqrt(len(lengths)), 8, 32))
@@ -50,11 +56,13 @@ def _tiles(axis: Any, checks: Sequence[SlideCheck]) -> None:
         axis.hist(lengths, bins=edges, color=_SPLIT_COLOURS["train"], edgecolor="white", linewidth=0.6)
         median = np.median(lengths)
         axis.axvline(median, color="black", linewidth=1.0, linestyle="--")
-        words = f" median {median:,.0f}, longest {lengths.max():,}"
-        axis.text(median, 0.97, words, transform=axis.get_xaxis_transform(), va="top", fontsize=9)
+        words = f" median {median:,.0f}, longest {lengths.max():,} "
+        side = "right" if median**2 > lengths.min() * lengths.max() else "left"
+        place = {"transform": axis.get_xaxis_transform(), "va": "top", "ha": side}
+        axis.text(median, 0.97, words, fontsize=9, **place)
         axis.margins(y=0.12)
     axis.set(xscale="log", xlabel="tiles", ylabel="slides")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    _count_in_whole_numbers(axis.yaxis)
     _label_plainly(axis, lengths)
     _open(axis)
 
@@ -65,7 +73,7 @@ def _label_plainly(axis: Any, lengths: np.ndarray) -> None:
 
     is_narrow = len(lengths) > 0 and lengths.max() < 30 * lengths.min()
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_narrow else (1,)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -90,10 +98,11 @@ def _classes(axis: Any, table: CohortTable) -> None:
         left += counts
     for place, total in zip(places, left, strict=True):
         axis.text(total, place, f" {total:,.0f}", va="center", fontsize=8, color=_GREY)
-    axis.set_yticks(places, [f"{site}  {name}" for site, _, name in names], fontsize=8)
+    axis.set_yticks(places, [_row_name(site, name) for site, _, name in names], fontsize=8)
     axis.invert_yaxis()
     axis.set_title("classes by split", loc="left")
     axis.set(xlabel="cases")
+    _count_in_whole_numbers(axis.xaxis)
     # Above the bars, beside the title, where it hides none.
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
     _open(axis)
@@ -102,8 +111,13 @@ def _classes(axis: Any, table: CohortTable) -> None:
 def _follow_up(axis: Any, table: CohortTable) -> None:
     known = table.cases[table.cases["survival"].astype(bool)]
     time, died = known["time"].to_numpy(float), known["event"].to_numpy(int) == 1
-    axis.set_title(f"follow-up: {int(died.sum()):,} deaths in {len(known):,} cases", loc="left")
+    title = f"follow-up: {plural(int(died.sum()), 'death')} in {plural(len(known), 'case')}"
     if len(known):
+        far = _FAR * float(np.quantile(time, 0.95))
+        is_far = time > far if far > 0 else np.zeros(len(time), bool)
+        if is_far.any():
+            title += f"; {is_far.sum():,} beyond, to {time.max():,.0f} months"
+            time, died = time[~is_far], died[~is_far]
         edges = np.linspace(0.0, max(time.max(), 1.0), 41)
         axis.hist(
             [time[died], time[~died]],
@@ -115,7 +129,9 @@ def _follow_up(axis: Any, table: CohortTable) -> None:
             linewidth=0.4,
         )
         axis.legend(frameon=False)
+    axis.set_title(title, loc="left")
     axis.set(xlabel="months", ylabel="cases")
+    _count_in_whole_numbers(axis.yaxis)
     _open(axis)
 
 
@@ -145,11 +161,21 @@ def _missing(axis: Any, table: CohortTable) -> None:
     starts = np.concatenate([[0], ends[:-1]])
     names = [name for name, start, end in zip(order, starts, ends, strict=True) if end > start]
     middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True) if end > start]
+    if sum(map(len, names)) > _ROW_WIDTH:
+        names = [shortened(name, max(_ROW_WIDTH // len(names), 6)) for name in names]
     axis.set_xticks(middles, names)
     axis.tick_params(length=0)
     axis.set_title("what cases have (dark) and lack (light)", loc="left")
     for side in axis.spines.values():
         side.set_visible(False)
+
+
+def _row_name(site: str, name: str) -> str:
+    return f"{shortened(site, _SITE_WIDTH)}  {shortened(name, _CLASS_WIDTH)}"
+
+
+def _count_in_whole_numbers(axis: Any) -> None:
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def _splits(table: CohortTable) -> list[str]:

@@ -84,11 +84,11 @@ def inspect_cohort(source: CohortSource, paths: Sequence[str], looking: Looking)
     """
     joined = join(source)
     case_of = {slide.id: case.id for case in joined.cases for slide in case.slides}
-    notes = []
+    needed = []
     if not all(case.split for case in joined.cases):
-        notes.append("there are no splits yet: pack needs --splits FILE or --split RECIPE")
+        needed.append("the cases have no splits yet, give --splits FILE or --split RECIPE")
     if joined.genes and not source.gene_sets_path:
-        notes.append("there are no gene sets: pack needs --gene-sets FILE, as the model sees pathways")
+        needed.append("expression needs --gene-sets FILE, as the model sees pathways")
     cases = _Cases(
         tabulate(joined.cases, joined.genes, source.specs),
         set_coverage(source.gene_sets_path, joined.genes) if source.gene_sets_path else (),
@@ -102,7 +102,8 @@ def inspect_cohort(source: CohortSource, paths: Sequence[str], looking: Looking)
         kind="features",
         counts=joined.counts,
         quarantined=joined.quarantined,
-        notes=tuple(notes),
+        notes=tuple(str(count) for count in joined.unlisted if not count.suspect),
+        needed=tuple(needed),
     )
 
 

@@ -18,6 +18,7 @@ from modaltune_jax.inspection.leaks.sketches import SlideSketch, sketch
 from modaltune_jax.inspection.slide_checks import SlideCheck, check_slide, unreadable
 from modaltune_jax.inspection.slide_runs import map_slides
 from modaltune_jax.inspection.slide_sources import Entry, SlideSource
+from modaltune_jax.inspection.wording import plural
 from modaltune_jax.packing.planned_case import Quarantined
 from modaltune_jax.types import InputError, Slide
 
@@ -87,6 +88,7 @@ class Inspection:
       quarantined: cases and slides that would be left out, besides `slides` that are bad.
       leaks: what would make results look better than they are.
       notes: sentences on how it was looked at.
+      needed: flags without which nothing can be packed, with what they say.
     """
 
     paths: tuple[str, ...]
@@ -100,10 +102,16 @@ class Inspection:
     quarantined: tuple[Quarantined, ...] = ()
     leaks: tuple[Leak, ...] = ()
     notes: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+    @property
+    def suspects(self) -> tuple[Count, ...]:
+        """What a person should look at before this is packed."""
+        return tuple(count for count in self.counts if count.suspect)
 
     @property
     def verdict(self) -> Verdict:
-        """Slides and cases that would be left out, and leaks that are errors, count."""
+        """Slides and cases that would be left out, leaks that are errors, and what looks wrong count."""
         bad = {check.slide_id for check in self.slides if check.verdict == "bad"}
         cases = {line.case_id for line in self.quarantined if not line.slide_id}
         slides = bad | {line.slide_id for line in self.quarantined if line.slide_id}
@@ -111,11 +119,15 @@ class Inspection:
             return Verdict("no", ("no slide can be read" if bad else "there are no slides",))
         if self.num_left == 0:
             return Verdict("no", ("no case is left",))
+        if self.needed:
+            return Verdict("no", self.needed)
         num_leaks = sum(leak.severity == "error" for leak in self.leaks)
         counts = ((len(slides), "slide"), (len(cases), "case"))
         what = "damaged or empty" if self.kind == "records" else "would be quarantined"
-        reasons = [f"{_plural(count, noun)} {what}" for count, noun in counts if count]
-        reasons += [f"{_plural(num_leaks, 'leak')} found"] if num_leaks else []
+        reasons = [f"{plural(count, noun)} {what}" for count, noun in counts if count]
+        reasons += [f"{plural(num_leaks, 'leak')} found"] if num_leaks else []
+        num_suspects = len(self.suspects)
+        reasons += [f"{plural(num_suspects, 'number')} to look at, see the notes"] if num_suspects else []
         return Verdict("but" if reasons else "yes", tuple(reasons))
 
 
@@ -131,7 +143,9 @@ def look(
     """
     entries = evenly(source.entries, sample)
     look_at = functools.partial(_look_at, source.read)
-    return map_slides(look_at, entries, workers=workers, description="inspecting", progress=progress)
+    return map_slides(
+        look_at, entries, workers=workers, description="inspecting", progress=progress, lost=_lost
+    )
 
 
 def evenly(entries: Sequence[Entry], count: int | None) -> list[Entry]:
@@ -176,11 +190,14 @@ def _look_at(read: Callable[[Any], tuple[Slide, SlideFacts]], entry: Entry) -> L
     return Looked(entry, check_slide(slide, facts, **where), sketch(slide))
 
 
+def _lost(entry: Entry, reason: str) -> Looked:
+    where = {"case_id": entry.case_id, "path": entry.path, "layout": entry.layout}
+    return Looked(
+        entry, unreadable(entry.slide_id, f"{entry.path}: {reason}, so it is damaged", **where), None
+    )
+
+
 def _spelled(value: object) -> str:
     if value is None or value == "":
         return "unknown"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

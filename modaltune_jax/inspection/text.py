@@ -11,6 +11,7 @@ from modaltune_jax.inspection.cohort_checks import CohortFacts, SetCoverage, Var
 from modaltune_jax.inspection.cohort_table import KNOWN
 from modaltune_jax.inspection.inspection import Inspection
 from modaltune_jax.inspection.slide_checks import Finding, SlideCheck
+from modaltune_jax.inspection.wording import plural, shortened
 
 WIDTH = 110
 SHOWN = 20
@@ -20,6 +21,9 @@ _OK_SHOWN = 5
 
 _KINDS = {"features": "feature files", "records": "packed records", "tcga_bench": "TCGA benchmark"}
 _MAX_ID = 30
+_MIN_NAME = 12
+"""Letters that are left of a name when a table is too wide."""
+_VALUES_WIDTH = 50
 _MANY_SLIDES = 4
 
 
@@ -46,17 +50,18 @@ def to_text(inspection: Inspection, *, show_all: bool = False) -> str:
 
 def _head(inspection: Inspection) -> str:
     found, looked = inspection.num_found, len(inspection.slides)
-    slides = f"{found:,} slides" + (f", {looked:,} looked at" if looked < found else "")
+    slides = plural(found, "slide") + (f", {looked:,} looked at" if looked < found else "")
     if inspection.cohort:
-        slides = f"{inspection.cohort.num_cases:,} cases, {slides}"
+        slides = f"{plural(inspection.cohort.num_cases, 'case')}, {slides}"
     question = "can be used" if inspection.kind == "records" else "can be packed"
     lines = [
         f"{_KINDS[inspection.kind]}: {slides}",
         f"{question}: {inspection.verdict}",
+        *(f"note: {count}" for count in inspection.suspects),
         *(f"note: {note}" for note in inspection.notes),
     ]
     # Paths are never broken, so that they can be copied.
-    return "\n".join([*inspection.paths, *(textwrap.fill(s, WIDTH, subsequent_indent="  ") for s in lines)])
+    return "\n".join([*inspection.paths, *(_wrapped(line, "", "  ") for line in lines)])
 
 
 def _findings(checks: Sequence[SlideCheck]) -> str:
@@ -113,7 +118,7 @@ def _slides(checks: Sequence[SlideCheck], limit: int | None) -> str:
         size = [_count(check.patch_size_level0), _count(check.spacing), _count(check.num_cells)]
         rows.append(
             [
-                *(_short(check.slide_id), check.verdict),
+                *(shortened(check.slide_id, _MAX_ID), check.verdict),
                 *("" if check.num_tiles is None else f"{check.num_tiles:,}", *size),
                 *(_share(check.num_shared, check.num_tiles), _share(check.num_off_grid, check.num_tiles)),
                 *(_count(outside), *(_count(count) for count in counts)),
@@ -125,7 +130,7 @@ def _slides(checks: Sequence[SlideCheck], limit: int | None) -> str:
 
 def _cohort(facts: CohortFacts, limit: int | None) -> list[str]:
     return [
-        _block(f"{facts.num_cases:,} cases by slides", [_slides_per_case(facts)]),
+        _block(f"{plural(facts.num_cases, 'case')} by slides", [_slides_per_case(facts)]),
         _missing(facts),
         _classes(facts),
         _follow_up(facts),
@@ -200,30 +205,43 @@ def _variable(variable: Variable, num_cases: int) -> list[str]:
         for name, value in variable.values.items()
     ]
     missing = _share(variable.num_missing, num_cases)
-    shown = textwrap.shorten(", ".join(values), 70, placeholder=" ...")
-    return [variable.name, variable.kind, f"{missing or 'none'} missing", shown]
+    shown = textwrap.shorten(", ".join(values), _VALUES_WIDTH, placeholder=" ...")
+    return [shortened(variable.name, _MAX_ID), variable.kind, f"{missing or 'none'} missing", shown]
 
 
 def _block(title: str, lines: Iterable[str], indent: int = 4) -> str:
-    wrapped = [
-        textwrap.fill(
-            line, WIDTH, initial_indent="  ", subsequent_indent=" " * indent, break_on_hyphens=False
-        )
-        if len(line) > WIDTH - 2
-        else f"  {line}"
-        for line in lines
-    ]
+    wrapped = [_wrapped(line, "  ", " " * indent) if len(line) > WIDTH - 2 else f"  {line}" for line in lines]
     return "\n".join([title, *wrapped]) if wrapped else ""
 
 
+def _wrapped(line: str, first: str, others: str) -> str:
+    """A line of words, none of which is broken, with what goes before the first and before other lines."""
+    return textwrap.fill(
+        line,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
 def _columns(rows: Sequence[Sequence[str]], num_left: int) -> list[str]:
-    """Rows as lines, the first `num_left` columns flush left, the others flush right."""
+    """Rows as lines, the first `num_left` columns flush left, the others flush right.
+
+    A table that is too wide loses letters of its left columns, which hold names: broken, it would be none.
+    """
     if not rows:
         return []
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    excess = sum(widths) + 2 * len(widths) - WIDTH
+    while excess > 0 and max(widths[:num_left]) > _MIN_NAME:
+        widest = max(range(num_left), key=lambda i: widths[i])
+        widths[widest] -= 1
+        excess -= 1
     return [
         "  ".join(
-            cell.ljust(width) if i < num_left else cell.rjust(width)
+            shortened(cell, width).ljust(width) if i < num_left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -234,11 +252,6 @@ def _first(lines: Sequence[str], limit: int | None) -> list[str]:
     if limit is None or len(lines) <= limit:
         return list(lines)
     return [*lines[:limit], f"and {len(lines) - limit:,} more"]
-
-
-def _short(name: str) -> str:
-    """A long name without its middle: barcodes differ at both ends."""
-    return name if len(name) <= _MAX_ID else f"{name[: _MAX_ID - 9]}..{name[-7:]}"
 
 
 def _share(count: int | None, total: int | None) -> str:

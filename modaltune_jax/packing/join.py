@@ -8,31 +8,42 @@ A case of the cohort is packed or quarantined with a reason; nothing else can ha
     labels alone                quarantined           -
 
 Cases that a source gives to a project of no cohort asked for are not of the cohort: they are counted, not
-quarantined. So is expression of cases that have neither slides nor labels here.
+quarantined. So is expression of cases that have neither slides nor labels here. A project that is only
+spelled otherwise than the cohort's is taken for a mistake, and its cases are quarantined.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from modaltune_jax.inputs.barcodes import is_normal_tissue
 from modaltune_jax.inputs.cohort import CohortSpec, check_cases, clean_diagnosis
 from modaltune_jax.inputs.counts import Count, some
 from modaltune_jax.inputs.genesets import GeneSets, read_gene_sets
 from modaltune_jax.inputs.readers.slide_file import SlideFile, SlideOptions
 from modaltune_jax.inputs.splits import Splits
 from modaltune_jax.inputs.tables.read import ExpressionTable, LabelTable
+from modaltune_jax.packing.case_counts import (
+    count_of,
+    filled_split_counts,
+    given_split_counts,
+    label_counts,
+)
 from modaltune_jax.packing.near_misses import NearMisses
 from modaltune_jax.packing.planned_case import PlannedCase, Quarantined
 from modaltune_jax.types import InputError, Labels
 
 _TEXTS = ("stage", "t", "n", "m")
+_OF_NO_CASE = "cases with expression to those with slides or labels"
+_OF_OTHER_PROJECTS = "cases to cases of the cohort's projects"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +58,7 @@ class CohortSource:
       gene_sets_path: CSV of pathways; None if not given.
       splits: split of every case; None takes them from the labels where these have any.
       case_of: slide id -> case id; `LabelTable.slides` decides where it lists the slide.
+      is_rule_given: the user chose `case_of`, so that labels that say otherwise are an error.
     """
 
     specs: tuple[CohortSpec, ...]
@@ -57,6 +69,7 @@ class CohortSource:
     gene_sets_path: Path | None
     splits: Splits | None
     case_of: Callable[[str], str]
+    is_rule_given: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,12 +90,19 @@ class Joined:
     gene_sets: GeneSets
     variables: Mapping[str, str]
 
+    @property
+    def unlisted(self) -> tuple[Count, ...]:
+        """The counts of cases that were left out without being of the cohort, and so without a quarantine."""
+        steps = (_OF_NO_CASE, _OF_OTHER_PROJECTS)
+        return tuple(count for count in self.counts if count.step in steps and count.after < count.before)
+
 
 def join(source: CohortSource) -> Joined:
     """Joins what belongs to one case by its id.
 
     Raises:
-      InputError: a wrong gene set file, or no case is left; the message shows ids of all sides.
+      InputError: a wrong gene set file, slides whose case the labels and the rule given see differently, or
+        no case is left; the message shows ids of all sides.
     """
     steps = _Steps(source)
     slides = steps.slides_of_cases()
@@ -90,6 +110,7 @@ def join(source: CohortSource) -> Joined:
     ids = steps.cases_of_cohort(slides, expression)
     cases = [case for id in ids if (case := steps.case(id, slides.get(id, ()), expression.get(id)))]
     steps.count_labels(cases)
+    steps.count_splits(cases)
     steps.count(
         "cases of the cohort to cases to pack", ids, [case.id for case in cases], "the others are quarantined"
     )
@@ -115,30 +136,82 @@ class _Steps:
         self.quarantined: list[Quarantined] = []
         self.site_of = {project: spec.name for spec in source.specs for project in spec.projects}
         self.spec_of = {spec.name: spec for spec in source.specs}
+        self._near_seen = NearMisses(())
         self.splits = source.splits.of if source.splits is not None else _column(self.frame, "split")
         self.classless: dict[str, str] = {}
         self._near_labels, self._near_splits = NearMisses(self.rows), NearMisses(self.splits)
+        self._near_projects = NearMisses(self.site_of)
 
     def slides_of_cases(self) -> dict[str, list[SlideFile]]:
         """Slides by case; those whose name tells no case are quarantined."""
-        labels = self.source.labels
+        self._check_owners()
         cases: dict[str, list[SlideFile]] = {}
         nameless = []
         for slide in self.source.slides:
             try:
-                case_id = (labels and labels.case_of(slide.id)) or self.source.case_of(slide.id)
+                case_id = self._listed_case(slide.id) or self.source.case_of(slide.id)
             except InputError as error:
                 nameless.append(slide.id)
-                self.quarantined.append(Quarantined("", slide.id, str(slide.path), str(error)))
+                reason = str(error).removeprefix(f"slide {slide.id}: ")
+                reason = reason.removeprefix(f"slide or case {slide.id!r}: ")
+                self.quarantined.append(Quarantined("", slide.id, str(slide.path), reason))
             else:
                 cases.setdefault(case_id, []).append(slide)
         after = len(self.source.slides) - len(nameless)
-        reason = "the others have names that tell no case" if nameless else ""
+        self._leave_out_normal_tissue(cases)
+        reason = f"the others have names that tell no case{self._meant_rule(nameless)}"
+        slides = [slide.id for slide in self.source.slides]
+        with_case = set(slides).difference(nameless)
+        self.count("slides to slides with a case", slides, with_case, reason, suspect=after < len(nameless))
         self.counts.append(
-            Count("slides to slides with a case", len(self.source.slides), after, reason, some(nameless))
+            Count("slides with a case to cases with slides", after, sum(map(bool, cases.values())))
         )
-        self.counts.append(Count("slides with a case to cases with slides", after, len(cases)))
         return cases
+
+    def _leave_out_normal_tissue(self, cases: dict[str, list[SlideFile]]) -> None:
+        """TCGA has slides of normal tissue of many patients; what they show is not the patient's tumour."""
+        everything = [slide for slides in cases.values() for slide in slides]
+        kept = []
+        for case_id, slides in cases.items():
+            normal = [slide for slide in slides if is_normal_tissue(slide.id)]
+            reason = "its barcode says normal tissue (sample type 10 to 19); leave it out, or rename it"
+            self.quarantined += [Quarantined(case_id, slide.id, str(slide.path), reason) for slide in normal]
+            cases[case_id] = [slide for slide in slides if slide not in normal]
+            kept += [slide.id for slide in cases[case_id]]
+        if len(kept) < len(everything):
+            reason = "the others are of normal tissue and quarantined"
+            self.count("slides to slides of tumours", [slide.id for slide in everything], kept, reason)
+
+    def _meant_rule(self, nameless: Collection[str]) -> str:
+        if any(id in self.rows for id in nameless):
+            return "; they are cases of the labels, so say --case-of-slide name"
+        return ""
+
+    def _listed_case(self, slide_id: str) -> str:
+        return "" if self.source.labels is None else self.source.labels.case_of(slide_id)
+
+    def _check_owners(self) -> None:
+        """Compares what the labels and what the rule say of a slide's case: the labels decide."""
+        listed = {slide.id: case for slide in self.source.slides if (case := self._listed_case(slide.id))}
+        others = {}
+        for id, case in listed.items():
+            # A rule that knows nothing of a slide does not contradict its labels.
+            with contextlib.suppress(InputError):
+                if (other := self.source.case_of(id)) != case:
+                    others[id] = f"{id}: {case}, not {other}"
+        if others and self.source.is_rule_given:
+            raise InputError(
+                "the labels give slides another case than --case-of-slide does"
+                f" ({'; '.join(some(others.values()))}; {len(others)} in all): leave --case-of-slide out to"
+                " follow the labels, or take the labels without their slides to follow the rule"
+            )
+        if listed:
+            reason = "the names of the others give another case; the labels decide" if others else ""
+            agree = [id for id in listed if id not in others]
+            step = "slides whose case the labels list to those whose name says the same"
+            self.counts.append(
+                Count(step, len(listed), len(agree), reason, some(others.values()), suspect=bool(others))
+            )
 
     def expression_of_cases(
         self, slides: Mapping[str, object]
@@ -149,8 +222,8 @@ class _Steps:
         frame = self.source.expression.frame
         if self.source.labels is not None:
             here = [id for id in frame.index if id in self.rows or id in slides]
-            reason = "the others have neither slides nor labels here"
-            self.count("cases with expression to those with slides or labels", frame.index, here, reason)
+            reason, nearly = _strangers(frame, {*self.rows, *slides})
+            self.count(_OF_NO_CASE, frame.index, here, reason, suspect=nearly or not here)
             frame = frame.loc[here]
         gene_sets = GeneSets((), ())
         if self.source.gene_sets_path is not None:
@@ -175,19 +248,24 @@ class _Steps:
     def cases_of_cohort(self, slides: Mapping[str, object], expression: Mapping[str, object]) -> list[str]:
         """Ids of all cases, without those of projects that no cohort asked for takes."""
         ids = sorted({*self.rows, *slides, *expression})
+        self._near_seen = NearMisses([*slides, *expression])
         if not self.site_of:
             return ids
         others: dict[str, str] = {}
         for id in ids:
             project = self.rows.get(id, {}).get("project", "")
-            if project and project not in self.site_of:
+            if project and project not in self.site_of and not self._near_projects.hint(project):
                 others[id] = project
         names = ", ".join(spec.name for spec in self.source.specs)
         reason = (
             f"the others are of projects ({', '.join(some(sorted(set(others.values()))))}) not of {names}"
         )
         chosen = [id for id in ids if id not in others]
-        self.count("cases to cases of the cohort's projects", ids, chosen, reason)
+        # Expression often is of all cancers, but slides are gathered for a purpose.
+        seen = [id for id in others if id in slides]
+        if seen:
+            reason += f"; with slides here: {len(seen)} of them"
+        self.count(_OF_OTHER_PROJECTS, ids, chosen, reason, suspect=bool(seen))
         return chosen
 
     def case(self, id: str, slides: Iterable[SlideFile], expression: np.ndarray | None) -> PlannedCase | None:
@@ -196,7 +274,8 @@ class _Steps:
         row = self.rows.get(id, {})
         try:
             if not slides and expression is None:
-                raise InputError("has neither slides nor expression, so there is nothing to see")
+                hint = self._near_seen.hint(id)
+                raise InputError(f"has neither slides nor expression, so there is nothing to see{hint}")
             if self.source.labels is not None and not row:
                 raise InputError(f"is not in the labels{self._near_labels.hint(id)}")
             site, split = self._site(row), self._split(id)
@@ -212,55 +291,60 @@ class _Steps:
             return None
         return case
 
-    def count(self, step: str, before: Iterable[str], after: Iterable[str], reason: str) -> None:
+    def count(
+        self, step: str, before: Iterable[str], after: Iterable[str], reason: str, *, suspect: bool = False
+    ) -> None:
         """Notes a step from ids to some of them; the reason and the examples are of those left out."""
-        before, after = list(before), set(after)
-        lost = [id for id in before if id not in after]
-        self.counts.append(Count(step, len(before), len(after), reason if lost else "", some(lost)))
+        self.counts.append(count_of(step, before, after, reason, suspect=suspect))
 
     def count_labels(self, cases: list[PlannedCase]) -> None:
         """Notes how many cases have which label."""
-        if self.source.labels is None:
-            return
-        given = [case.id for case in cases if case.labels.diagnosis]
-        classed = [case.id for case in cases if case.labels.subtype >= 0]
-        words = sorted({words for id, words in self.classless.items() if id in set(given)})
-        reason = "the others have diagnoses without a class: " + "; ".join(repr(w) for w in words)
-        self.count("cases with a diagnosis to cases with a class", given, classed, reason)
-        timed = [case.id for case in cases if case.labels.event >= 0]
-        self.count(
-            "cases to cases with an outcome",
-            [case.id for case in cases],
-            timed,
-            "the others have no known time and event",
-        )
+        if self.source.labels is not None:
+            self.counts += label_counts(cases, self.source.specs, self.classless)
+
+    def count_splits(self, cases: list[PlannedCase]) -> None:
+        """Notes what the splits leave over, whom the labels put elsewhere, and splits without cases."""
         if self.source.splits is not None:
             known = {*self.rows, *(case.id for case in cases)}
-            reason = "the others are in the splits but nowhere else"
-            self.count("cases of the splits to cases known", self.splits, known & set(self.splits), reason)
+            self.counts += given_split_counts(self.splits, known, _column(self.frame, "split"))
+        self.counts += filled_split_counts(cases)
 
-    def nothing_left(self, slides: Iterable[str], expression: Iterable[str]) -> str:
+    def nothing_left(self, slides: Iterable[str], expression: Collection[str]) -> str:
         """Why no case is left, with ids of all sides."""
         sides = {
             "slides": [slide.id for slide in self.source.slides],
             "slides give cases": slides,
             "labels": self.rows,
-            "expression": expression,
+            "expression": () if self.source.expression is None else self.source.expression.frame.index,
             "splits": self.splits,
         }
         shown = "; ".join(f"{side} {', '.join(some(ids)) or 'none'}" for side, ids in sides.items())
-        emptied = (str(count) for count in self.counts if count.before and not count.after)
-        reasons = Counter(line.reason for line in self.quarantined).most_common(1)
-        why = reasons[0][0] if reasons else next(emptied, "nothing was given")
-        return (
-            f"no case is left after the join: {why}; make the ids agree, with --case-of-slide for the slides"
-            f" ({shown})"
-        )
+        return f"no case is left after the join: {self._why_nothing(expression)} ({shown})"
+
+    def _why_nothing(self, expression: Collection[str]) -> str:
+        nameless = [line for line in self.quarantined if not line.case_id]
+        # Slides that belong to nobody are why their cases seem to have none.
+        if nameless and len(nameless) == len(self.source.slides):
+            reason, named = nameless[0].reason, self._meant_rule([line.slide_id for line in nameless])
+            reason = reason.partition(";")[0] + named if named else reason
+            return f"slide {nameless[0].slide_id} (as all {len(nameless)}) {reason}"
+        emptied = [count for count in self.counts if count.before and not count.after]
+        strangers = [count for count in emptied if count.step == _OF_NO_CASE]
+        if strangers and not expression:
+            why = str(strangers[0])
+        elif reasons := Counter(line.reason for line in self.quarantined if line.case_id).most_common(1):
+            why = reasons[0][0]
+        else:
+            why = str(emptied[0]) if emptied else "nothing was given"
+        return f"{why}; the ids of all sides must agree, those of slides by --case-of-slide"
 
     def _site(self, row: Mapping[str, str]) -> str:
+        project = row.get("project", "")
+        if self.site_of and project and project not in self.site_of:
+            hint = self._near_projects.hint(project)
+            raise InputError(f"is of project {project!r}, which no cohort asked for has{hint}")
         if len(self.spec_of) == 1:
             return next(iter(self.spec_of))
-        project = row.get("project", "")
         if project not in self.site_of:
             raise InputError(
                 f"has no project, so it may be of any of {', '.join(self.spec_of)};"
@@ -295,6 +379,18 @@ class _Steps:
 
     def _variables(self, id: str) -> dict[str, float | str]:
         return {str(name): value for name, value in self.variables.get(id, {}).items() if not pd.isna(value)}
+
+
+def _strangers(expression: pd.DataFrame, known: set[str]) -> tuple[str, bool]:
+    """Why expression of some ids belongs to no known case, and whether that looks like a mistake."""
+    reason = "the others have neither slides nor labels here"
+    if not known.isdisjoint(expression.columns):
+        return f"{reason}, but columns have names of cases: csv: takes a row a case, xena: a row a gene", True
+    near = NearMisses(known.difference(expression.index))
+    for id in sorted(set(expression.index) - known):
+        if hint := near.hint(id):
+            return f"{reason}, as {id}{hint}", True
+    return reason, False
 
 
 def _column(frame: pd.DataFrame, name: str) -> dict[str, str]:

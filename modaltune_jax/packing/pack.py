@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from modaltune_jax.inputs.cohort import SPLITS, CohortSpec
 from modaltune_jax.inputs.counts import Count, some
@@ -36,14 +36,21 @@ from modaltune_jax.packing.packed_case import (
     Verdict,
     pack_case,
     plan_case,
+    read_case,
     read_verdict,
 )
 from modaltune_jax.packing.planned_case import PlannedCase, Quarantined
-from modaltune_jax.packing.process_pool import map_unordered
+from modaltune_jax.packing.process_pool import Lost, map_unordered
 from modaltune_jax.packing.shards import CaseRecord, Shard, plan_shards, split_size, write_shard
-from modaltune_jax.packing.work_folder import WorkFolder, sync
+from modaltune_jax.packing.work_folder import WorkFolder, check_out, sync
 from modaltune_jax.types import InputError
 
+Result = TypeVar("Result")
+
+_BYTES_PER_SECOND, _SLIDES_PER_SECOND = 2e8, 200
+"""What one process packs, about."""
+_MIN_SECONDS, _BYTES_PER_SECOND_AT_WORST = 60.0, 5e6
+NO_GENE_SETS = "--expression needs --gene-sets, a CSV of pathway and gene: the model sees pathways"
 AGAIN = "the same command goes on where this one stopped"
 
 
@@ -52,12 +59,12 @@ class Effort:
     """How to pack; none of it changes the records.
 
     Attributes:
-      workers: number of processes.
+      workers: number of processes; 0 works in this one, which a damaged file may take down.
       is_strict: stop at the first case or slide that cannot be packed.
       progress: show bars.
     """
 
-    workers: int = 1
+    workers: int = 0
     is_strict: bool = False
     progress: bool = False
 
@@ -101,14 +108,19 @@ def pack(joined: Joined, origin: Origin, out: Path, effort: Effort) -> Packed | 
         with work.locked():
             work.remove()
         return None
-    if out.exists():
-        raise InputError(f"{out} exists already: remove it, or choose another --out")
+    check_out(out)
     _check_complete(joined, effort)
     with _told_in_a_sentence(out), work.locked():
         work.records.mkdir(exist_ok=True)
         tasks = [plan_case(case, origin.options, work.cases) for case in joined.cases]
         verdicts = _pack_cases(tasks, effort)
         chosen = _choose(tasks, verdicts, origin, effort)
+        if not chosen.tasks:
+            work.remove()
+            raise InputError(
+                f"no case is left to pack; the first of {len(chosen.quarantined)} reasons:"
+                f" {chosen.quarantined[0].reason}"
+            )
         shards = _pack_shards(chosen.tasks, chosen.verdicts, work, effort)
         return _finish(joined, origin, chosen, shards, work)
 
@@ -127,7 +139,7 @@ def _check_complete(joined: Joined, effort: Effort) -> None:
         case_id, slide_id, _, reason = joined.quarantined[0]
         raise InputError(f"{f'case {case_id}' if case_id else f'slide {slide_id}'}: {reason}")
     if joined.genes and not joined.gene_sets.names:
-        raise InputError("--expression needs --gene-sets, a CSV of pathway and gene: the model sees pathways")
+        raise InputError(NO_GENE_SETS)
     without = [case.id for case in joined.cases if not case.split]
     if without:
         raise InputError(
@@ -146,11 +158,57 @@ def _pack_cases(tasks: Sequence[CaseTask], effort: Effort) -> dict[str, Verdict]
     # Large cases first, or the last process would work alone at the end.
     todo.sort(key=lambda task: -task.num_bytes)
     with _bar("packing", sum(task.num_bytes for task in tasks), done, effort) as advance:
-        for task, verdict in map_unordered(pack_case, todo, min(effort.workers, len(todo) or 1), _case_name):
-            _stop_if_strict(verdict.faults, effort)
-            verdicts[task.key] = verdict
+        crashed: list[CaseTask] = []
+        for task, result in map_unordered(pack_case, todo, _workers(todo, effort), _case_name, _seconds):
+            if isinstance(result, Lost):
+                crashed.append(task)
+                continue
+            _stop_if_strict(result.faults, effort)
+            verdicts[task.key] = result
+            advance(task.num_bytes)
+        for task in crashed:
+            result = _only(map_unordered(pack_case, [_without_crashes(task)], 1, _case_name, _seconds))
+            _stop_if_strict(result.faults, effort)
+            verdicts[task.key] = result
             advance(task.num_bytes)
     return verdicts
+
+
+def _without_crashes(task: CaseTask) -> CaseTask:
+    """A case whose process crashed, less the slides that make one crash when read alone."""
+    alone = [
+        task._replace(case=dataclasses.replace(task.case, slides=(slide,))) for slide in task.case.slides
+    ]
+    crashing = [
+        (file.id, f"{file.path}: {result.reason}, so it is damaged; copy it or extract it again")
+        for read, result in map_unordered(read_case, alone, 1, _case_name, _seconds)
+        if isinstance(result, Lost)
+        for file in read.case.slides
+    ]
+    return task._replace(unreadable=(*task.unreadable, *crashing))
+
+
+def _only(results: Iterable[tuple[Any, Result | Lost]]) -> Result:
+    """The result of a task that must not be lost."""
+    for task, result in results:
+        if isinstance(result, Lost):
+            raise InputError(
+                f"{_case_name(task)}: {result.reason}, and none of its slides alone does; {AGAIN}"
+            )
+        return result
+    raise AssertionError("one task has one result")
+
+
+def _workers(tasks: Sequence[CaseTask], effort: Effort) -> int:
+    """No more processes than there is work for: each takes a moment to start."""
+    num_slides = sum(len(task.case.slides) for task in tasks)
+    seconds = sum(task.num_bytes for task in tasks) / _BYTES_PER_SECOND + num_slides / _SLIDES_PER_SECOND
+    return min(effort.workers, 1 + int(seconds))
+
+
+def _seconds(task: CaseTask) -> float:
+    """How long a process may compute at a case before something is wrong."""
+    return _MIN_SECONDS + task.num_bytes / _BYTES_PER_SECOND_AT_WORST
 
 
 def _choose(
@@ -185,10 +243,6 @@ def _choose(
         changed = [task.case.id for task in again if verdicts[task.key].faults]
         if changed:
             raise InputError(f"case {changed[0]}: its files changed while they were packed; {AGAIN}")
-    if not chosen:
-        raise InputError(
-            f"no case is left to pack; the first of {len(quarantined)} reasons: {quarantined[0].reason}"
-        )
     return _Chosen(chosen, verdicts, quarantined, layout)
 
 
@@ -222,11 +276,12 @@ def _pack_shards(
     work.sweep_cases(needed | {f"{key}.json" for key in verdicts})
     # Records of files that a change of the sources undid.
     lost = [task for task in tasks if task.record.name in needed and not task.record.exists()]
-    for _ in map_unordered(pack_case, lost, min(effort.workers, len(lost) or 1), _case_name):
-        pass
+    for task in lost:
+        _only(map_unordered(pack_case, [task], min(1, effort.workers), _case_name, _seconds))
     total, finished = (sum(shard.num_bytes for shard in some_) for some_ in (planned, done))
     with _bar("writing", total, finished, effort) as advance:
-        for shard, _ in map_unordered(write_shard, todo, min(effort.workers, len(todo) or 1), _shard_name):
+        workers = effort.workers if sum(shard.num_bytes for shard in todo) > _BYTES_PER_SECOND else 0
+        for shard, _ in map_unordered(write_shard, todo, workers, _shard_name):
             advance(shard.num_bytes)
     return shards
 
@@ -336,7 +391,7 @@ def _bar(what: str, total: int, done: int, effort: Effort) -> Iterator[Callable[
         initial=done,
         unit="B",
         unit_scale=True,
-        disable=not effort.progress,
+        disable=None if effort.progress else True,
     ) as bar:
         yield bar.update
 

@@ -20,15 +20,16 @@ import numpy as np
 from jaxtyping import Shaped
 
 import modaltune_jax
+from modaltune_jax.inputs.readers.failures import UnavailableError, unreachable
 from modaltune_jax.inputs.readers.slide_file import SlideFile, SlideOptions
 from modaltune_jax.inputs.slide_files import read_slide
 from modaltune_jax.inputs.storage import examples
 from modaltune_jax.inputs.storage.example_bytes import serialize
 from modaltune_jax.packing.planned_case import PlannedCase, Quarantined
-from modaltune_jax.packing.source_files import files_of, sha256, stamps
+from modaltune_jax.packing.source_files import files_of, sha256, stamps, why_unreadable
 from modaltune_jax.types import InputError, Slide
 
-ENCODING = 1
+ENCODING = 2
 """Raised whenever a case would give other bytes, or another verdict, than before."""
 
 # Where the exponent's bits of a number are all ones it is infinite or NaN: found without arithmetic.
@@ -102,6 +103,7 @@ class CaseTask(NamedTuple):
       folder: where the record and the verdict go.
       key: their names.
       num_bytes: of the feature files.
+      unreadable: slides that are not to be read, with the reason.
     """
 
     case: PlannedCase
@@ -109,6 +111,7 @@ class CaseTask(NamedTuple):
     folder: Path
     key: str
     num_bytes: int
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def record(self) -> Path:
@@ -127,12 +130,17 @@ def plan_case(case: PlannedCase, options: SlideOptions, folder: Path) -> CaseTas
     Raises:
       InputError: a file is gone.
     """
-    try:
-        files = [stamps(files_of(slide)) for slide in case.slides]
-    except OSError as error:
-        raise InputError(
-            f"case {case.id}: {error.filename}: {error.strerror}; it was there a moment ago"
-        ) from None
+    stamped: list[list[tuple[str, int, int]]] = []
+    unreadable = []
+    for slide in case.slides:
+        try:
+            paths = files_of(slide)
+            reason = why_unreadable(paths)
+            stamped.append([] if reason else stamps(paths))
+        except OSError as error:
+            raise unreachable(slide.path, error) from error
+        if reason:
+            unreadable.append((slide.id, reason))
     identity = [
         *(
             ENCODING,
@@ -143,34 +151,67 @@ def plan_case(case: PlannedCase, options: SlideOptions, folder: Path) -> CaseTas
             dataclasses.asdict(case.labels),
             dict(case.variables),
         ),
-        *(dataclasses.asdict(options), [(slide.id, slide.layout) for slide in case.slides], files),
+        *(
+            dataclasses.asdict(options),
+            [(slide.id, slide.layout) for slide in case.slides],
+            stamped,
+            unreadable,
+        ),
     ]
     digest = hashlib.sha256(json.dumps(identity).encode())
     if case.expression is not None:
         digest.update(case.expression.astype(np.float32).tobytes())
-    num_bytes = sum(size for stamped in files for _, size, _ in stamped)
-    return CaseTask(case, options, folder, digest.hexdigest()[:32], num_bytes)
+    num_bytes = sum(size for files in stamped for _, size, _ in files)
+    return CaseTask(case, options, folder, digest.hexdigest()[:32], num_bytes, tuple(unreadable))
 
 
 def pack_case(task: CaseTask) -> Verdict:
-    """Reads the slides of a case, writes its record, then its verdict."""
+    """Reads the slides of a case, writes its record, then its verdict.
+
+    A verdict with faults is not written: what was wrong may be mended without a change of the files.
+
+    Raises:
+      UnavailableError: a file cannot be reached any more, or the memory does not suffice.
+    """
+    try:
+        tiles, slides, faults = read_case(task)
+        num_bytes = crc32 = 0
+        if len({slide.tile_layout for slide in slides} - {None}) <= 1:
+            num_bytes, crc32 = _write_record(task, tiles)
+    except MemoryError as error:
+        raise UnavailableError(
+            f"case {task.case.id}: there is not enough memory for its {task.num_bytes / 1e9:.1f} GB; give it"
+            " fewer --workers or a larger machine"
+        ) from error
+    verdict = Verdict(tuple(slides), tuple(faults), num_bytes, crc32)
+    if not faults:
+        write_atomically(task.verdict, [json.dumps(verdict).encode()])
+    return verdict
+
+
+def read_case(task: CaseTask) -> tuple[list[Slide], list[PackedSlide], list[Quarantined]]:
+    """Reads the slides of a case: those that can be packed, and why the others cannot.
+
+    Raises:
+      UnavailableError: a file cannot be reached any more, or the memory does not suffice.
+    """
     tiles: list[Slide] = []
     slides: list[PackedSlide] = []
     faults: list[Quarantined] = []
+    unreadable = dict(task.unreadable)
     for file in task.case.slides:
         try:
+            if file.id in unreadable:
+                raise InputError(unreadable[file.id])
             slide, packed = _read(file, task)
+        except UnavailableError:
+            raise
         except InputError as error:
             faults.append(Quarantined(task.case.id, file.id, str(file.path), str(error)))
         else:
             tiles.append(slide)
             slides.append(packed)
-    num_bytes = crc32 = 0
-    if len({slide.tile_layout for slide in slides} - {None}) <= 1:
-        num_bytes, crc32 = _write_record(task, tiles)
-    verdict = Verdict(tuple(slides), tuple(faults), num_bytes, crc32)
-    write_atomically(task.verdict, [json.dumps(verdict).encode()])
-    return verdict
+    return tiles, slides, faults
 
 
 def read_verdict(path: Path) -> Verdict | None:
@@ -218,14 +259,17 @@ def _write_all(descriptor: int, buffer: bytes | memoryview) -> None:
 
 def _read(file: SlideFile, task: CaseTask) -> tuple[Slide, PackedSlide]:
     try:
-        slide, facts = read_slide(file, task.options)
-        _check(slide, str(file.path))
         paths = files_of(file)
+        try:
+            slide, facts = read_slide(file, task.options)
+            _check(slide, str(file.path))
+        except InputError:
+            # Not every library tells damage from a disk or network that fails: a plain read does.
+            sha256(paths)
+            raise
         size, digest = sum(path.stat().st_size for path in paths), sha256(paths)
     except OSError as error:
-        raise InputError(
-            f"{file.path}: cannot be read ({error.strerror or error}); get the file again"
-        ) from None
+        raise unreachable(file.path, error) from error
     packed = PackedSlide(
         slide_id=file.id,
         case_id=task.case.id,

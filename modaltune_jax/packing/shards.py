@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from modaltune_jax.inputs.readers.failures import shortly
 from modaltune_jax.inputs.storage import tfds_writer
 from modaltune_jax.inputs.storage.record_folder import FORMAT, NAME
 from modaltune_jax.inputs.storage.tfds_writer import SplitSize, open_shard, shard_name
@@ -52,8 +53,9 @@ class Shard(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """Whether the file has been written."""
-        return (self.work.done / self.key).exists()
+        """Whether the file has been written, and has its size since."""
+        mark, path = self.work.done / self.key, self.work.records / self.name
+        return mark.exists() and path.exists() and mark.read_text() == str(path.stat().st_size)
 
 
 def plan_shards(split: str, records: Iterable[CaseRecord], work: WorkFolder) -> list[Shard]:
@@ -79,25 +81,37 @@ def write_shard(shard: Shard) -> None:
     """Writes a file, then removes the records that it was made of.
 
     Raises:
-      InputError: a record is not as it was written; it is removed, so that the next run makes it again.
+      InputError: there is no room; or a record is not as it was written: it is removed, so that the next run
+        makes it again.
     """
     path = shard.work.records / shard.name
     temporary = path.with_name(f"{path.name}.partial")
     temporary.unlink(missing_ok=True)
-    writer = open_shard(temporary)
     try:
-        for record in shard.records:
-            writer.write(_content(record))
-    finally:
-        writer.close()
+        _copy(shard.records, temporary)
+    except RuntimeError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({shortly(error)}), most likely as the disk is full: make room; the"
+            " same command goes on where this one stopped"
+        ) from error
     # Nothing else holds the cases once their own files are gone.
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
-    (shard.work.done / shard.key).touch()
+    (shard.work.done / shard.key).write_text(str(path.stat().st_size))
     sync(shard.work.done)
     for record in shard.records:
         record.path.unlink()
+
+
+def _copy(records: Iterable[CaseRecord], path: Path) -> None:
+    writer = open_shard(path)
+    try:
+        for record in records:
+            writer.write(_content(record))
+    finally:
+        writer.close()
 
 
 def _content(record: CaseRecord) -> bytes:

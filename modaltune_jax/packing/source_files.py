@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def sha256(files: Iterable[Path]) -> str:
             while size := file.readinto(block):
                 digest.update(memoryview(block)[:size])
     return digest.hexdigest()
+
+
+def why_unreadable(files: Iterable[Path]) -> str:
+    """Why files that are listed cannot be read from the beginning, `""` if they can."""
+    for path in files:
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {os.readlink(path)}, where nothing is; mend or remove the link"
+        if path.exists() and not os.access(path, os.R_OK):
+            return f"{path} may not be read by you; change who may"
+    return ""
 
 
 def _files(path: Path) -> list[Path]:

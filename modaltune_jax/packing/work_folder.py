@@ -17,11 +17,15 @@ class WorkFolder:
 
     Attributes:
       cases: records and verdicts of single cases.
-      done: an empty file for every finished file of `records`, named by what is in it.
+      done: the size of every finished file of `records`, in a file named by what is in it.
       records: what will be renamed to the records.
     """
 
     def __init__(self, out: Path):
+        if out.name in ("", ".."):
+            raise InputError(
+                f"--out is {out}, which has no name of its own: name a new folder, e.g. records/brca"
+            )
         self.out = out
         self.root = out.with_name(f".{out.name}.packing")
         self.cases = self.root / "cases"
@@ -79,6 +83,16 @@ class WorkFolder:
         """Removes the folder, the marks last: they tell `is_finished`."""
         shutil.rmtree(self.cases, ignore_errors=True)
         shutil.rmtree(self.root)
+
+
+def check_out(out: Path) -> None:
+    """Refuses a folder that is there, unless an earlier pack made it and has only its work folder to remove.
+
+    Raises:
+      InputError: it is there, or cannot be made.
+    """
+    if out.exists() and not WorkFolder(out).is_finished:
+        raise InputError(f"{out} exists already: remove it, or choose another --out")
 
 
 def sync(path: Path) -> None:

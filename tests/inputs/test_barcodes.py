@@ -47,13 +47,16 @@ def test_rule_by_name():
     assert case_rule("tcga")("TCGA-E2-A14P-01Z-00-DX1") == "TCGA-E2-A14P"
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".txt", ".CSV", ".xlsx"])
 def test_rule_by_file(tmp_path, suffix):
     import pandas as pd
 
     path = tmp_path / f"cases{suffix}"
     table = pd.DataFrame({"case_id": ["A", "A", "B"], "slide_id": ["a1.svs", "a2", "b1.tiff"]})
-    table.to_csv(path, sep="\t" if suffix == ".tsv" else ",", index=False)
+    if suffix == ".xlsx":
+        table.to_excel(path, index=False)
+    else:
+        table.to_csv(path, sep="\t" if suffix in (".tsv", ".txt") else ",", index=False)
     rule = case_rule(str(path))
     assert [rule(slide) for slide in ("a1", "a2.svs", "b1")] == ["A", "A", "B"]
     with pytest.raises(InputError, match=rf"slide c9: is not listed in {path}; add a row"):
@@ -84,16 +87,25 @@ def test_wrong_rules(rule, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("slide,case\na,A\n", "needs slide_id and case_id", id="columns"),
+        pytest.param("slide,case\na,A\n", "slide, case; it needs slide_id and case_id", id="columns"),
         pytest.param("slide_id,case_id\na,A\na.svs,B\n", "slide a.svs has the cases A and B", id="two-cases"),
         pytest.param("slide_id,case_id\na,\n", "fill both cells", id="empty"),
+        pytest.param("slide_id,case_id\na,M\xfc\n", "not UTF-8 text", id="latin-1"),
+        pytest.param("slide_id,case_id\na,A,\nb,B,\n", "line 2 has 3 cells", id="ragged"),
+        pytest.param("", "is empty", id="no-text"),
     ],
 )
 def test_wrong_files(tmp_path, text, message):
     path = tmp_path / "cases.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
         case_rule(str(path))
+
+
+def test_spaces_around_ids_are_no_part_of_them(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text("slide_id,case_id\n a1 ,A \n")
+    assert case_rule(str(path))("a1") == "A"
 
 
 def test_endings_of_slides():

@@ -216,6 +216,12 @@ def test_find_spec_takes_a_path(tmp_path):
     assert find_spec(str(path)) == load_spec(path) == expected
 
 
+def test_a_byte_order_mark_is_no_part_of_a_definition(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(GOOD.lstrip(), encoding="utf-8-sig")
+    assert load_spec(path).name == "x"
+
+
 def test_find_spec_takes_a_name_of_the_shipped_folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/x.toml").write_text(GOOD)
@@ -229,6 +235,11 @@ def test_find_spec_takes_a_name_of_the_shipped_folder(tmp_path, monkeypatch):
     ("text", "message"),
     [
         pytest.param(GOOD + "[", "is not TOML", id="syntax"),
+        pytest.param(GOOD.replace('"X"', '"\xdc"'), "x.toml: is not UTF-8 text", id="latin-1"),
+        pytest.param(GOOD.replace('"x"', '""'), "name is ''; write small letters", id="no-name"),
+        pytest.param(GOOD.replace('"x"', '"Pr/AD x"'), "name is 'Pr/AD x'", id="name-with-a-slash"),
+        pytest.param(GOOD.replace('"x"', '"../evil"'), "name is '../evil'", id="name-of-a-folder"),
+        pytest.param(GOOD.replace('"a", "b"', '"a", "b", "A"'), "give each once", id="class-twice"),
         pytest.param(GOOD.replace('organ = "skin"', ""), r"missing fields \['organ'\]", id="field-missing"),
         pytest.param('colour = "red"\n' + GOOD, r"unknown fields \['colour'\]", id="field-unknown"),
         pytest.param(
@@ -267,7 +278,7 @@ def test_find_spec_takes_a_name_of_the_shipped_folder(tmp_path, monkeypatch):
 )
 def test_wrong_definitions(tmp_path, text, message):
     path = tmp_path / "x.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
         load_spec(path)
 

@@ -58,12 +58,24 @@ def test_read_gzipped(tmp_path):
         pytest.param("set,gene\nP,A\n", "needs one named pathway or group", id="no-group-column"),
         pytest.param("pathway,gene\nP,ENSG1\n", r"none of its genes .*'ENSG1'.*'A'", id="other-identifiers"),
         pytest.param("pathway,gene\n", "none of its genes", id="no-rows"),
+        pytest.param("pathway,gene\nP\xfc,A\n", "not UTF-8 text", id="latin-1"),
+        pytest.param("", "is empty", id="empty"),
+        pytest.param("pathway,gene\nP,A\nQ,A,B\n", "line 3 has 3 cells", id="ragged"),
+        pytest.param("pathway,gene\nP,\n", "row 1 has pathway 'P' and gene ''", id="no-gene"),
+        pytest.param("pathway_idx,pathway,gene\n,P,A\n", "pathway_idx of 'P' is '', which is no", id="order"),
     ],
 )
 def test_wrong_tables(tmp_path, text, message):
     path = tmp_path / "sets.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
+        read_gene_sets(path, ["A"])
+
+
+def test_what_only_claims_to_be_gzipped(tmp_path):
+    path = tmp_path / "sets.csv.gz"
+    path.write_text("pathway,gene\nP,A\n")
+    with pytest.raises(InputError, match=r"sets\.csv\.gz: cannot be read as a table"):
         read_gene_sets(path, ["A"])
 
 

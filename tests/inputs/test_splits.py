@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modaltune_jax.inputs import split_recipes
+from modaltune_jax.inputs.barcodes import case_of
 from modaltune_jax.inputs.cohort import SPLITS
 from modaltune_jax.inputs.split_recipes import all_folds
 from modaltune_jax.inputs.splits import Splits, make_splits, read_splits, write_splits
@@ -246,8 +247,15 @@ def first_part(id):
             {"A": "train", "D": "train", "B": "val", "C": "test"},
             id="clam",
         ),
+        pytest.param("Train,Valid\nA,B\n", None, {"A": "train", "B": "val"}, id="capital-letters"),
         pytest.param(
             ",train,val\n0,A,B\n1,C,\n", None, {"A": "train", "C": "train", "B": "val"}, id="survpath-mcat"
+        ),
+        pytest.param(
+            "case_id,split\nA ,Train\nB,validation\n C, TEST \n",
+            None,
+            {"A": "train", "B": "val", "C": "test"},
+            id="words-and-spaces",
         ),
         pytest.param("\ufeffcase_id,split\r\nA,train\r\n", None, {"A": "train"}, id="saved-by-excel"),
     ],
@@ -256,6 +264,31 @@ def test_layouts(tmp_path, text, case_of, expected):
     path = tmp_path / "splits_0.csv"
     path.write_text(text, encoding="utf-8", newline="")
     assert read_splits(path, case_of=case_of) == Splits(expected, "file splits_0.csv")
+
+
+@pytest.mark.parametrize("name", ["s.tsv", "s.txt", "s.csv.gz", "s.xlsx"])
+def test_split_tables_of_any_kind(tmp_path, name):
+    table = pd.DataFrame({"case_id": ["A", "B"], "split": ["train", "test"]})
+    path = tmp_path / name
+    if name == "s.xlsx":
+        table.to_excel(path, index=False)
+    else:
+        table.to_csv(path, sep="," if "csv" in name else "\t", index=False)
+    assert read_splits(path).of == {"A": "train", "B": "test"}
+
+
+def test_a_list_of_ids_of_another_kind_names_the_file(tmp_path):
+    path = tmp_path / "splits.csv"
+    path.write_text("train,val\nP1,P2\n")
+    with pytest.raises(InputError, match=r"splits\.csv: slide or case 'P1': is not a TCGA barcode"):
+        read_splits(path, case_of=case_of)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/splits\.csv: cannot be written") as error:
+        write_splits(tmp_path / "file/splits.csv", Splits({"A": "train"}, STRATIFIED))
+    assert "partial" not in str(error.value)
 
 
 def write_json(folder, name, case_ids):
@@ -288,10 +321,15 @@ def test_a_folder_of_the_published_lists(tmp_path):
             "case_id,split\nA,\n", "case A: split '' is none of .* leave the row out", id="no-split"
         ),
         pytest.param("case_id,split\n", "lists no cases", id="no-rows"),
-        pytest.param("patient,fold\nA,1\n", r"has the columns \['patient', 'fold'\]", id="other-columns"),
+        pytest.param("patient,fold\nA,1\n", "its columns are patient, fold", id="other-columns"),
         pytest.param(",train,val,test\nA-1,True,False,False\n", "marks ids by True; give", id="clam-bool"),
-        pytest.param("", "is not a CSV", id="empty"),
-        pytest.param("case_id,split\nA,train,1\nB,test,2,3\n", "is not a CSV", id="ragged"),
+        pytest.param("case_id,train\nA,1.0\n", "its columns are case_id, train", id="marks-of-cases"),
+        pytest.param("", "is empty", id="empty"),
+        pytest.param("case_id,split\n,train\nB,test\n", "row 1 has no case_id; fill the cell", id="no-id"),
+        pytest.param("train,val,test\nA,B,C,\nD,E,F,\n", "line 2 has 4 cells", id="lists-with-commas"),
+        pytest.param("case_id,split\nA,train,\nB,test,\n", "line 2 has 3 cells", id="rows-with-commas"),
+        pytest.param("case_id;split\nA;train\n", "separated by semicolons", id="semicolons"),
+        pytest.param("case_id,split\nA,train,1\nB,test,2,3\n", "line 2 has 3 cells", id="ragged"),
     ],
 )
 def test_files_that_cannot_be(tmp_path, text, message):
@@ -305,7 +343,7 @@ def test_no_file_and_no_text(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         read_splits(tmp_path / "none.csv")
     (tmp_path / "splits.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(InputError, match="is not text"):
+    with pytest.raises(InputError, match="cannot be read as a table"):
         read_splits(tmp_path / "splits.xlsx")
 
 

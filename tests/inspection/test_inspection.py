@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modaltune_jax.inputs.counts import Count
 from modaltune_jax.inputs.readers.slide_file import SlideFacts
 from modaltune_jax.inspection.cohort_checks import cohort_facts
 from modaltune_jax.inspection.cohort_table import tabulate
@@ -184,6 +185,14 @@ OF_CASE, OF_SLIDE = Quarantined("C", "", "", "no split"), Quarantined("C", "T", 
             {"leaks": (Leak("a", "error", "x"), Leak("b", "warning", "x"), Leak("c", "error", "x"))},
             *("yes, but 2 leaks found", 1),
             id="leaks that are errors",
+        ),
+        pytest.param(
+            {"counts": (Count("a", 1, 0, suspect=True), Count("b", 1, 0))},
+            *("yes, but 1 number to look at, see the notes", 1),
+            id="a number that looks wrong",
+        ),
+        pytest.param(
+            {"needed": ("give --splits", "give --x")}, "no: give --splits; give --x", 2, id="needed"
         ),
         pytest.param({"leaks": (Leak("b", "warning", "x"),)}, "yes", 0, id="a leak that is a warning"),
         pytest.param(

@@ -131,7 +131,7 @@ def test_an_expression_without_values_is_none():
         pytest.param(
             {"labels": labels_of({"P1": {}, "p2 ": {}})},
             "P2",
-            "there is 'p2 ', which differs in case",
+            "there is 'p2 ', which is written differently",
             id="near-miss",
         ),
         pytest.param(
@@ -144,7 +144,7 @@ def test_an_expression_without_values_is_none():
             "is in no split",
             id="column-split",
         ),
-        pytest.param({"case_of": case_rule(r"(P1)")}, "P2-a", "slide P2-a: does not match", id="nameless"),
+        pytest.param({"case_of": case_rule(r"(P1)")}, "P2-a", "does not match the case rule", id="nameless"),
         pytest.param(
             {"labels": labels_of({"P1": {}, "P2": {"time": -1.0, "event": 1}})},
             "P2",
@@ -161,6 +161,24 @@ def test_an_expression_without_values_is_none():
             "has no project",
             id="site",
         ),
+        pytest.param(
+            {"labels": labels_of({"P1": {}, "P2": {"project": "tcga_brca"}})},
+            "P2",
+            "(there is 'TCGA-BRCA', which is written differently)",
+            id="misspelt-project",
+        ),
+        pytest.param(
+            {"labels": labels_of({"P1": {}, "P2": {"project": "BRCA"}})},
+            "P2",
+            "(there is 'TCGA-BRCA', which is longer)",
+            id="short-project",
+        ),
+        pytest.param(
+            {"labels": labels_of({"P1": {}, "P2": {}, "P02": {}})},
+            "P02",
+            "nothing to see (there is 'P2', which is written differently)",
+            id="near-slides",
+        ),
     ],
 )
 def test_what_cannot_be_joined_is_quarantined_with_its_reason(changes, id, reason):
@@ -169,6 +187,19 @@ def test_what_cannot_be_joined_is_quarantined_with_its_reason(changes, id, reaso
     assert "P1" in packed
     assert id not in packed
     assert reason in reasons(joined)[id]
+
+
+def test_normal_tissue_is_no_tumour_of_the_case():
+    slides = slides_of("TCGA-AA-0001-01Z-00-DX1", "TCGA-AA-0001-11A-01-TS1", "TCGA-AA-0002-11A-01-TS1")
+    joined = join(source_of(slides=slides, case_of=case_rule("tcga")))
+    assert [[slide.id for slide in case.slides] for case in joined.cases] == [["TCGA-AA-0001-01Z-00-DX1"]]
+    assert [(line.case_id, line.slide_id) for line in joined.quarantined] == [
+        ("TCGA-AA-0001", "TCGA-AA-0001-11A-01-TS1"),
+        ("TCGA-AA-0002", "TCGA-AA-0002-11A-01-TS1"),
+        ("TCGA-AA-0002", ""),
+    ]
+    count = step(joined, "slides to slides of tumours")
+    assert (count.before, count.after) == (3, 1)
 
 
 def test_near_misses():
@@ -186,9 +217,136 @@ def test_projects_decide_the_site_and_others_are_not_of_the_cohort():
     assert joined.quarantined == ()
 
 
-def test_the_labels_may_list_the_slides():
-    joined = join(source_of(labels=labels_of({"X": {}, "P1": {}}, slides={"P2-a": "X"})))
+LISTING = labels_of({"X": {}, "P1": {}}, slides={"P2-a": "X", "P1-a": "P1"})
+OWNERS = "slides whose case the labels list to those whose name says the same"
+
+
+@pytest.mark.parametrize(
+    ("rule", "after", "examples"),
+    [
+        pytest.param(r"(P\d+)", 1, ("P2-a: X, not P2",), id="another-case"),
+        pytest.param("tcga", 2, (), id="a-rule-that-does-not-know"),
+    ],
+)
+def test_the_labels_decide_on_the_slides_they_list(rule, after, examples):
+    joined = join(source_of(labels=LISTING, case_of=case_rule(rule)))
     assert [case.id for case in joined.cases] == ["P1", "X"]
+    count = step(joined, OWNERS)
+    assert (count.before, count.after, count.examples, count.suspect) == (2, after, examples, bool(examples))
+
+
+def test_a_rule_that_was_given_must_not_contradict_the_labels():
+    with pytest.raises(InputError, match=r"another case.*\(P2-a: X, not P2; 1 in all\): leave --case-of"):
+        join(source_of(labels=LISTING, is_rule_given=True))
+    assert join(source_of(labels=LISTING, is_rule_given=True, case_of=case_rule("tcga"))).cases
+
+
+LABELLED = {"diagnosis": "duct carcinoma", "time": 3.0, "event": 1}
+ALL_SPLITS = Splits({"P1": "train", "P2": "val"}, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "words"),
+    [
+        pytest.param(
+            {"labels": labels_of({"P1": {"time": 3.0, "event": 1}, "P2": {}})},
+            *("cases to cases with a diagnosis", "the others have none"),
+            id="no-diagnosis",
+        ),
+        pytest.param(
+            {"labels": labels_of({id: {**LABELLED, "diagnosis": "odd"} for id in ("P1", "P2")})},
+            *("cases with a diagnosis to cases with a class", "'odd'"),
+            id="no-class",
+        ),
+        pytest.param(
+            {"labels": labels_of({id: {"diagnosis": "duct carcinoma"} for id in ("P1", "P2")})},
+            *("cases to cases with an outcome", "no known time and event"),
+            id="no-outcome",
+        ),
+        pytest.param(
+            {"splits": Splits({"P1": "train", "P2": "train"}, "")},
+            *("splits to splits with cases", "no case is in the others"),
+            id="all-in-train",
+        ),
+        pytest.param(
+            {"splits": Splits({"P1": "train", "P2": "test"}, "")},
+            *("splits to splits with cases", "no case is in the others"),
+            id="no-val",
+        ),
+        pytest.param(
+            {
+                "labels": labels_of({"P1": LABELLED, "P2": LABELLED}),
+                "expression": expression_of({"P1": [1, 2], "p02": [1, 2]}),
+            },
+            *("cases with expression to those with slides or labels", "p02 (there is 'P2', which is written"),
+            id="expression-written-differently",
+        ),
+        pytest.param(
+            {
+                "labels": labels_of({"P1": LABELLED, "P2": LABELLED}),
+                "expression": expression_of({"A": [1, 2], "B": [1, 2]}, ("P1", "P2")),
+            },
+            *("cases with expression to those with slides or labels", "columns have names of cases"),
+            id="expression-on-its-side",
+        ),
+        pytest.param(
+            {"labels": labels_of({"P1": LABELLED, "P2": {"project": "UKE-LUNG"}})},
+            *("cases to cases of the cohort's projects", "with slides here: 1 of them"),
+            id="slides-of-another-project",
+        ),
+        pytest.param(
+            {
+                "labels": labels_of({"P1-a": LABELLED, "P1-b": LABELLED}),
+                "expression": expression_of({"P1-a": [1, 2]}),
+                "case_of": case_rule("tcga"),
+            },
+            *("slides to slides with a case", "they are cases of the labels, so say --case-of-slide name"),
+            id="slides-named-as-cases",
+        ),
+    ],
+)
+def test_what_a_person_should_look_at(changes, name, words):
+    (found,) = [count for count in join(source_of(**changes)).counts if count.suspect]
+    assert found.step == name
+    assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="slides-alone"),
+        pytest.param({"labels": labels_of({"P1": LABELLED, "P2": LABELLED})}, id="labels"),
+        pytest.param({"splits": ALL_SPLITS}, id="no-test"),
+        pytest.param(
+            {
+                "labels": labels_of({"P1": LABELLED, "P2": LABELLED}),
+                "expression": expression_of({"P1": [1, 2], "Q1": [1, 2]}),
+            },
+            id="expression-of-others",
+        ),
+        pytest.param(
+            {"labels": labels_of({"P1": LABELLED, "P2": LABELLED, "Q1": {"project": "TCGA-LUAD"}})},
+            id="labels-of-others",
+        ),
+    ],
+)
+def test_what_is_as_it_should_be(changes):
+    assert [count for count in join(source_of(**changes)).counts if count.suspect] == []
+
+
+def test_what_is_not_of_the_cohort_is_unlisted():
+    rows = {"P1": LABELLED, "P2": LABELLED, "Q2": {"project": "TCGA-LUAD"}}
+    joined = join(source_of(labels=labels_of(rows), expression=expression_of({"P1": [1, 2], "Q1": [1, 2]})))
+    assert joined.quarantined == ()
+    assert [count.examples for count in joined.unlisted] == [("Q1",), ("Q2",)]
+
+
+def test_splits_of_the_labels_give_way():
+    labels = labels_of({"P1": {**LABELLED, "split": "test"}, "P2": {**LABELLED, "split": "val"}})
+    joined = join(source_of(labels=labels, splits=ALL_SPLITS))
+    assert [case.split for case in joined.cases] == ["train", "val"]
+    count = step(joined, "cases with a split in the labels to those of the same split")
+    assert (count.before, count.after, count.examples) == (2, 1, ("P1",))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +354,29 @@ def test_the_labels_may_list_the_slides():
     [
         pytest.param({"labels": labels_of({"Q1": {}})}, ["Q1", "P1-a", "is not in the labels"], id="labels"),
         pytest.param({"case_of": case_rule(r"(X\d)")}, ["P1-a", "does not match"], id="rule"),
+        pytest.param(
+            {"case_of": case_rule("tcga"), "labels": labels_of({"Q1": {}, "Q2": {}})},
+            ["slide P1-a (as all 3) is not a TCGA barcode", "--case-of-slide: name"],
+            id="hospital-names",
+        ),
+        pytest.param(
+            {
+                "slides": slides_of("Q1", "Q2"),
+                "case_of": case_rule("tcga"),
+                "labels": labels_of({"Q1": {}, "Q2": {}}),
+            },
+            ["is not a TCGA barcode", "so say --case-of-slide name"],
+            id="hospital-names-of-cases",
+        ),
+        pytest.param(
+            {
+                "slides": (),
+                "labels": labels_of({"P1": {}, "P2": {}}),
+                "expression": expression_of({"A": [1, 2], "B": [1, 2]}, ("P1", "P2")),
+            },
+            ["columns have names of cases", "expression A, B"],
+            id="on-its-side",
+        ),
         pytest.param(
             {"labels": labels_of({"P1": {"project": "TCGA-LUAD"}}), "slides": slides_of("P1-a")},
             ["TCGA-LUAD", "brca"],

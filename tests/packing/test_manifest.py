@@ -1,6 +1,7 @@
 """The documents beside packed records, and verification: whatever is changed is found."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,8 @@ def test_documents(records):
 
 
 def test_all_is_right(records):
-    assert len(verify(records)) == 3
-    assert verify(records, with_sources=True)[-1] == "3 source files have the hashes of the manifest"
+    assert len(verify(records).lines) == 3
+    assert verify(records, with_sources=True).lines[-1] == "3 source files have the hashes of the manifest"
 
 
 def flip(path: Path, position: int) -> None:
@@ -145,8 +146,29 @@ def test_changed_sources_are_found_when_asked_for(records, name):
 
 def test_sources_that_are_gone_are_counted(records):
     Path("features/A_coords.npy").unlink()
-    lines = verify(records, with_sources=True)
-    assert lines[-2:] == [
+    lines = verify(records, with_sources=True).lines
+    assert lines[-2:] == (
         "2 source files have the hashes of the manifest",
-        "1 source files are not there to compare, e.g. features/A.npy",
-    ]
+        "1 source file not there to compare, e.g. features/A.npy",
+    )
+
+
+def test_sources_that_are_all_gone_are_no_comparison(records):
+    shutil.rmtree("features")
+    Path("labels.csv").unlink()
+    found = verify(records, with_sources=True)
+    assert found.lines[-1].startswith("none of the 3 source files is there to compare")
+    assert not found.is_complete
+    assert verify(records).is_complete
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '"x"', '{"files": 3}'])
+def test_a_manifest_of_something_else(records, content):
+    (records / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest.json is damaged \(.*\); pack again"):
+        verify(records)
+
+
+def test_what_systems_leave_in_folders_is_harmless(records):
+    (records / ".DS_Store").write_bytes(b"x")
+    assert len(verify(records).lines) == 3

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import ml_dtypes
@@ -24,10 +25,11 @@ from modaltune_jax.packing import packed_case, shards
 from modaltune_jax.packing.join import Joined
 from modaltune_jax.packing.pack import Effort, Origin, pack
 from modaltune_jax.packing.planned_case import PlannedCase, Quarantined
-from modaltune_jax.packing.process_pool import map_unordered
+from modaltune_jax.packing.process_pool import Lost, map_unordered
 from modaltune_jax.packing.verification import verify
 from modaltune_jax.packing.work_folder import WorkFolder
 from modaltune_jax.types import InputError, Labels
+from tests import feature_files as ff
 
 SPEC = CohortSpec("brca", "Breast", "breast", classes=("ductal",), diagnoses={"duct carcinoma": 0})
 SPLITS = ("train", "val", "train", "test", "train")
@@ -51,10 +53,10 @@ def write_slides(folder: Path) -> None:
             write_slide(folder, f"P{i}-{k}", tiles=5 + 2 * i + k)
 
 
-def joined_of(folder: Path, with_expression=(0, 3)) -> Joined:
+def joined_of(folder: Path, with_expression=(0, 3), options=OPTIONS) -> Joined:
     """Cases P0 to P4 with the slides that there are in a folder."""
     rule = case_rule(r"(P\d)")
-    slides = find_slides(folder, OPTIONS)
+    slides = find_slides(folder, options)
     cases = [
         PlannedCase(
             id=f"P{i}",
@@ -117,7 +119,7 @@ def test_round_trip(folder, out):
             assert slide.features.dtype == np.float16
     assert len(list(out.glob("cases-train*"))) == 2
     assert not WorkFolder(out).root.exists()
-    assert len(verify(out, with_sources=True)) == 4
+    assert len(verify(out, with_sources=True).lines) == 4
 
 
 def test_tensorflow_datasets_reads_what_was_packed(folder, out):
@@ -347,6 +349,82 @@ def test_slides_of_two_encoders(folder, out):
     assert Records(out).encoder == "gigapath"
 
 
+def test_a_share_that_drops_out_stops_the_pack_and_is_no_verdict(folder, out, monkeypatch):
+    joined = joined_of(folder)
+    read_slide = packed_case.read_slide
+
+    def gone(file, options):
+        if file.id == "P2-0":
+            folder.rename("gone")
+        return read_slide(file, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_case, "read_slide", gone)
+        with pytest.raises(InputError, match=r"cannot be reached any more \(No such file.*mend that"):
+            pack(joined, ORIGIN, out, Effort())
+    Path("gone").rename(folder)
+    pack(joined, ORIGIN, out, Effort())
+    assert reasons(out) == []
+
+
+def test_links_that_lead_nowhere_go_to_quarantine(folder, out):
+    (folder / "P1-1.npz").symlink_to("nowhere.npz")
+    os.mkfifo(folder / "P1-2.npz")
+    pack(joined_of(folder), ORIGIN, out, Effort())
+    assert len(reasons(out)) == 1
+    assert "P1-1.npz is a link to nowhere.npz, where nothing is" in reasons(out)[0]
+
+
+def test_faults_are_looked_at_again(folder, out, monkeypatch):
+    def locked(file, options):
+        raise InputError(f"{file.path} is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_case, "read_slide", locked)
+        with pytest.raises(InputError, match=r"P\d-0.npz is locked"):
+            pack(joined_of(folder), ORIGIN, out, Effort(is_strict=True))
+    pack(joined_of(folder), ORIGIN, out, Effort(is_strict=True))
+    assert reasons(out) == []
+
+
+def test_a_want_of_memory_is_no_verdict(folder, out, monkeypatch):
+    def large(file, options):
+        np.empty(1 << 45)
+
+    monkeypatch.setattr(packed_case, "read_slide", large)
+    with pytest.raises(InputError, match=r"case P\d: there is not enough memory for its"):
+        pack(joined_of(folder), ORIGIN, out, Effort())
+
+
+def test_a_full_disk_is_told_while_files_are_put_together(folder, out, monkeypatch):
+    def full(*args):
+        raise RuntimeError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "open_shard", full)
+        with pytest.raises(InputError, match=r"No space left on device.*make room"):
+            pack(joined_of(folder), ORIGIN, out, Effort())
+    pack(joined_of(folder), ORIGIN, out, Effort())
+    verify(out)
+
+
+def test_a_finished_file_that_was_cut_is_written_again(folder, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_sidecars", die)
+        with pytest.raises(Killed):
+            pack(joined_of(folder), ORIGIN, out, Effort())
+    for path in WorkFolder(out).records.iterdir():
+        os.truncate(path, 100)
+    pack(joined_of(folder), ORIGIN, out, Effort())
+    verify(out)
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_places_without_a_name(folder, name):
+    with pytest.raises(InputError, match="which has no name of its own"):
+        pack(joined_of(folder), ORIGIN, Path(name), Effort())
+
+
 def test_damaged_records_are_told_and_made_again(folder, out, monkeypatch):
     monkeypatch.setattr(packing, "write_shard", die)
     with pytest.raises(Killed):
@@ -410,6 +488,7 @@ def test_nothing_left(folder, out):
         InputError, match=r"no case is left to pack; the first of 12 reasons: .*tile 0 has NaN"
     ):
         pack(joined_of(folder, ()), ORIGIN, out, Effort())
+    assert not WorkFolder(out).root.exists()
 
 
 def test_existing_records_are_not_replaced(folder, out):
@@ -447,6 +526,42 @@ def test_the_first_row_that_is_not_finite(dtype, row, value, monkeypatch):
     assert packed_case._first_not_finite(features) == row
 
 
-def test_a_killed_process_is_told_with_its_tasks():
-    with pytest.raises(InputError, match=r"at work on 3.*fewer --workers than 2"):
-        list(map_unordered(os._exit, [3, 3, 3], 2, str))
+def end(how: str) -> str:
+    """A task that ends its process, or does not end."""
+    if how == "loop":
+        while True:
+            pass
+    if how != "well":
+        os.kill(os.getpid(), getattr(signal, how))
+    return how
+
+
+def test_tasks_that_take_their_process_down_are_known():
+    tasks = ["well", "SIGSEGV", "loop", "well"]
+    results = list(map_unordered(end, tasks, 2, str, lambda how: 1 if how == "loop" else 60))
+    assert sorted(results, key=str) == [
+        ("SIGSEGV", Lost("crashes the process that reads it (SIGSEGV)")),
+        ("loop", Lost("keeps a process busy without end")),
+        ("well", "well"),
+        ("well", "well"),
+    ]
+
+
+def test_a_killed_process_is_told_with_its_task():
+    with pytest.raises(InputError, match=r"want of memory, while at work on SIGKILL; .* a machine with more"):
+        list(map_unordered(end, ["SIGKILL"], 1, str))
+
+
+def test_files_that_crash_the_library_go_to_quarantine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        path = ff.write_trident(Path(f"f/P{i}-0.h5"), *ff.bag(60, 8, np.float16))
+    content = bytearray(path.read_bytes())
+    # The type of an attribute, by which HDF5 takes its text for something else.
+    content[content.index(b"encoder\0\x19\x01") + 9] = 44
+    path.write_bytes(content)
+    joined = joined_of(Path("f"), (), SlideOptions())
+    joined = dataclasses.replace(joined, cases=joined.cases[:3])
+    origin = Origin((SPEC,), SlideOptions(), (), {}, "by hand")
+    pack(joined, origin, Path("out"), Effort(workers=1))
+    assert [line.partition(",")[0] for line in reasons(Path("out"))] == ["P2", "P2"]

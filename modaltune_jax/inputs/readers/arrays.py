@@ -18,6 +18,7 @@ import numpy as np
 
 from modaltune_jax.inputs.readers.attributes import number, text, whole
 from modaltune_jax.inputs.readers.contents import Contents
+from modaltune_jax.inputs.readers.failures import told
 from modaltune_jax.inputs.readers.slide_file import SlideFacts, SlideFile, SlideOptions
 from modaltune_jax.inputs.readers.tiles import Said, TileArrays, assemble
 from modaltune_jax.types import InputError, Slide
@@ -40,7 +41,7 @@ def peek(path: Path) -> Contents:
     Raises:
       InputError: no whole file of numpy.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return Contents("numpy", frozenset({"features"}))
     names = frozenset(_load(path, lambda file: list(file)))
     return Contents("numpy", names & {*_ARRAYS}, names - {*_ARRAYS})
@@ -56,8 +57,8 @@ def locate(paths: Sequence[Path]) -> list[SlideFile]:
     present = {*paths}
     coords_of: dict[Path, Path] = {}
     for path in paths:
-        for ending in _ENDINGS if path.suffix == ".npy" else ():
-            coords_path = path.with_name(f"{path.stem}{ending}.npy")
+        for ending in _ENDINGS if path.suffix.lower() == ".npy" else ():
+            coords_path = path.with_name(f"{path.stem}{ending}{path.suffix}")
             if coords_path in present:
                 coords_of[path] = coords_path
     slides = present - {*coords_of.values()}
@@ -70,10 +71,16 @@ def read(file: SlideFile, options: SlideOptions) -> tuple[Slide, SlideFacts]:
     Raises:
       InputError: what is wrong with the files, or that they or the options say too little.
     """
-    if file.path.suffix == ".npz":
+    if file.path.suffix.lower() == ".npz":
         entries = _load(file.path, dict)
         arrays = TileArrays(entries.pop("features", None), entries.pop("coords", None), entries)
     else:
+        ending = next((ending for ending in _ENDINGS if file.id.endswith(ending)), "")
+        if file.coords_path is None and ending:
+            features = file.path.with_name(f"{file.id.removesuffix(ending)}{file.path.suffix}")
+            raise InputError(
+                f"{file.path} has coordinates of which {features} is missing; put that beside it"
+            )
         if file.coords_path is None:
             raise InputError(
                 f"{file.path} has features alone; put the coordinates into {file.id}_coords.npy beside it"
@@ -101,8 +108,5 @@ def _load(path: Path, take: Callable[[Any], Any]) -> Any:
         # Opened here, as numpy leaves files open that it cannot read.
         with path.open("rb") as stream:
             return take(np.load(stream, allow_pickle=False))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the folder again, as its files have changed") from None
     except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no whole file of numpy arrays ({reason}); write it again") from error
+        raise told(path, error, "is no whole file of numpy arrays {}; write it again") from error

@@ -14,6 +14,7 @@ from modaltune_jax.types import InputError
 
 Value = TypeVar("Value", float, int, str)
 
+_MAX_SIZE = np.iinfo(np.int32).max
 _NONE = "None"
 """What TRIDENT writes for a value that it does not know."""
 
@@ -84,7 +85,7 @@ def tile_size(path: Path, said: int | None, options: SlideOptions) -> int:
     """Side of a tile in level-0 pixels.
 
     Raises:
-      InputError: nobody says it, or file and user differ.
+      InputError: nobody says it, file and user differ, or it is beyond any slide.
     """
     name, flag = "patch_size_level0", "--patch-size-level0"
     size = agreed(path, name, said, flag, options.patch_size_level0)
@@ -93,6 +94,8 @@ def tile_size(path: Path, said: int | None, options: SlideOptions) -> int:
             f"{path} does not say how large its tiles are; give their side in level-0 pixels with {flag}, "
             "for example 512 for tiles of 256 pixels at 20x from slides scanned at 40x"
         )
+    if size > _MAX_SIZE:
+        raise InputError(f"{path}: {name} is {size}, larger than any slide; correct it in the file")
     return size
 
 

@@ -63,7 +63,7 @@ def read(file: SlideFile, options: SlideOptions) -> tuple[Slide, SlideFacts]:
     Raises:
       InputError: what is wrong with the files, or that they or the options say too little.
     """
-    if file.path.suffix == ".pt":
+    if file.path.suffix.lower() == ".pt":
         with open_tensors(file.path, bare="features") as tensors:
             arrays = TileArrays(tensors.get("features"), None, {})
     else:
@@ -137,5 +137,7 @@ def _coordinates_near(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in places:
         if place.is_dir():
-            found = {path.stem: path for path in place.iterdir() if path.suffix in hdf5.SUFFIXES} | found
+            found = {
+                path.stem: path for path in place.iterdir() if path.suffix.lower() in hdf5.SUFFIXES
+            } | found
     return found

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from modaltune_jax.inputs.readers.contents import Contents
+from modaltune_jax.inputs.readers.failures import told
 from modaltune_jax.inputs.readers.tiles import TileArrays
 from modaltune_jax.types import InputError
 
@@ -78,9 +79,6 @@ def _open(path: Path) -> Iterator[h5py.File]:
             yield file
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the folder again, as its files have changed") from None
     # All of them are what h5py makes of damage, the last of sizes that damage made absurd.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no whole HDF5 file ({reason}); copy it or extract it again") from error
+        raise told(path, error, "is no whole HDF5 file {}; copy it or extract it again") from error

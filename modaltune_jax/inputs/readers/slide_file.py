@@ -35,8 +35,10 @@ class SlideOptions:
             raise InputError(
                 f"--coords-unit is {self.coords_unit!r}; it must be one of {', '.join(COORDS_UNITS)}"
             )
-        if self.patch_size_level0 is not None and self.patch_size_level0 < 1:
-            raise InputError(f"--patch-size-level0 is {self.patch_size_level0}; it must be at least 1 pixel")
+        if self.patch_size_level0 is not None and not 1 <= self.patch_size_level0 < 2**31:
+            raise InputError(
+                f"--patch-size-level0 is {self.patch_size_level0}; it must be 1 to 2147483647 pixels"
+            )
         if self.mpp is not None and not 0.01 <= self.mpp <= 100:
             raise InputError(f"--mpp is {self.mpp}; it is micrometres per pixel, about 0.25 at 40x")
 

@@ -6,6 +6,7 @@ encoder, dtype = "bfloat16" for features kept as uint16. Needs the package zarr.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 
 from modaltune_jax.inputs.readers import arrays
 from modaltune_jax.inputs.readers.contents import Contents
+from modaltune_jax.inputs.readers.failures import UnavailableError, told
 from modaltune_jax.inputs.readers.slide_file import SlideFacts, SlideFile, SlideOptions
 from modaltune_jax.inputs.readers.tiles import TileArrays, assemble
 from modaltune_jax.types import InputError, Slide
@@ -46,23 +48,44 @@ def read(file: SlideFile, options: SlideOptions) -> tuple[Slide, SlideFacts]:
     """
     stored = _open(
         file.path,
-        lambda group: TileArrays(_array(group, "features"), _array(group, "coords"), dict(group.attrs)),
+        lambda group: TileArrays(
+            _array(group, "features", file.path), _array(group, "coords", file.path), dict(group.attrs)
+        ),
     )
     return assemble(file, stored, arrays.described(file.path, stored), options)
 
 
-def _array(group: Any, name: str) -> np.ndarray | None:
-    return np.asarray(group[name][...]) if name in group.array_keys() else None
+def _array(group: Any, name: str, path: Path) -> np.ndarray | None:
+    if name not in group.array_keys():
+        return None
+    array = group[name]
+    values = np.asarray(array[...])
+    missing = array.nchunks - array.nchunks_initialized
+    # Chunks of nothing but zeros need not be stored, and zarr makes zeros of those that were lost. Only a
+    # chunk of the one tile at the very corner may be like that.
+    is_corner = missing == 1 and name == "coords" and np.count_nonzero(~values.any(axis=-1)) == 1
+    if missing and not is_corner:
+        raise InputError(
+            f"{path}: {missing} of the {array.nchunks} chunks of {name} are not there; copy or write it"
+            " again, and set zarr's write_empty_chunks if they do hold zeros"
+        )
+    return values
 
 
 def _open(path: Path, take: Callable[[Any], Result]) -> Result:
     try:
         import zarr
     except ImportError as error:
-        raise InputError(f"{path} needs a package to be read; pip install 'modaltune_jax[zarr]'") from error
+        raise UnavailableError(
+            f"{path} needs a package to be read; pip install 'modaltune_jax[zarr]'"
+        ) from error
     try:
-        return take(zarr.open_group(str(path), mode="r"))
+        with warnings.catch_warnings():
+            # Of files that others put into the folder, and of versions.
+            warnings.simplefilter("ignore", UserWarning)
+            return take(zarr.open_group(str(path), mode="r"))
+    except InputError:
+        raise
     # All of them are what zarr and its codecs make of damage.
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no whole group of zarr ({reason}); write it again") from error
+        raise told(path, error, "is no whole group of zarr {}; write it again") from error

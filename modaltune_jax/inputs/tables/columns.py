@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from modaltune_jax.inputs.clinical import DEFAULT_COLUMNS
 from modaltune_jax.inputs.tables.endpoints import Endpoint
+from modaltune_jax.inputs.text_file import read_toml
 from modaltune_jax.types import InputError
 
 COLUMN_KEYS = ("case_id", "slide_id", "diagnosis", "stage", "t", "n", "m", "age", "project", "split")
@@ -56,12 +57,7 @@ def read_columns(path: Path) -> Columns:
     Raises:
       InputError: the file is missing, is not TOML, or has an unknown key or a value of the wrong type.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a TOML file that names the columns of your table")
-    try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not TOML: {error}") from None
+    fields = read_toml(path, "give a TOML file that names the columns of your table")
     endpoint = _endpoint(fields.pop("endpoint", None), path)
     variables = fields.pop("variables", {})
     if not isinstance(variables, dict):
@@ -73,7 +69,22 @@ def read_columns(path: Path) -> Columns:
             " [variables]"
         )
     _check_text({**fields, **variables}, path)
-    return Columns(fields, endpoint, variables)
+    check_variables(variables, str(path))
+    return Columns(_in_one_line(fields), endpoint, _in_one_line(variables))
+
+
+def check_variables(names: Iterable[str], source: str) -> None:
+    """Refuses variables that could not be told from what every cohort has.
+
+    Raises:
+      InputError: a name is that of a label.
+    """
+    for name in names:
+        if name in DEFAULT_COLUMNS:
+            raise InputError(
+                f"{source}: variable {name!r} has the name of a label, which hides it; write {name} ="
+                " COLUMN above the tables if it is that, or give it another name in [variables]"
+            )
 
 
 def _endpoint(fields: Any, path: Path) -> Endpoint | None:
@@ -85,6 +96,7 @@ def _endpoint(fields: Any, path: Path) -> Endpoint | None:
         )
     columns = {key: value for key, value in fields.items() if not key.endswith("_values")}
     _check_text(columns, path)
+    columns = {key: text if key == "unit" else " ".join(text.split()) for key, text in columns.items()}
     called = "event" if "event" in columns else "censorship"
     values = fields.get(f"{called}_values", {})
     other = "censorship_values" if called == "event" else "event_values"
@@ -102,6 +114,11 @@ def _endpoint(fields: Any, path: Path) -> Endpoint | None:
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _in_one_line(columns: Mapping[str, str]) -> dict[str, str]:
+    """Column names as headers are read: a line break counts as a space."""
+    return {key: " ".join(column.split()) for key, column in columns.items()}
 
 
 def _check_text(fields: Mapping[str, Any], path: Path) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from modaltune_jax.inputs.counts import Count, some
+from modaltune_jax.inputs.counts import Count, plural, some
+from modaltune_jax.inputs.table_file import column_list, read_table, split_sheet
 from modaltune_jax.inputs.tables.columns import Columns
 from modaltune_jax.inputs.tables.endpoints import Endpoint
 from modaltune_jax.inputs.tables.labels import LabelSource, slide_owners
-from modaltune_jax.inputs.tables.table_file import column_list, read_table, split_sheet
 from modaltune_jax.types import InputError
 
 _OS = Endpoint("days of overall survival", "days", event="vital status")
@@ -118,8 +118,11 @@ def _primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Count, ...]]:
     cases = grouped.first().reset_index()
     cases = cases.astype(object).where(cases.notna(), "")
     others, repeats = len(rows) - len(chosen), len(chosen) - len(cases)
-    text = f"{others} rows are of other diagnoses than the primary, {repeats} say more of the same case"
-    text = text if others or repeats else ""
+    parts = [
+        *([f"{plural(others, 'row')} of other diagnoses than the primary"] if others else []),
+        *([f"{plural(repeats, 'row')} more of the same diagnosis"] if repeats else []),
+    ]
+    text = "; ".join(parts)
     counts = [Count("rows of clinical.tsv to cases", len(rows), len(cases), text)]
     checked = {**_FIELDS, "vital_status": _VITAL, "days_to_death": _DEATH}
     fields = {column: field for field, names in checked.items() if (column := _column(chosen, names))}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from modaltune_jax.inputs.counts import Count, some
-from modaltune_jax.inputs.tables.table_file import column_list, read_table
+from modaltune_jax.inputs.table_file import column_list, read_table
 from modaltune_jax.types import InputError
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*[GT]\d{11})(?:\.\d+)?(_PAR_Y)?")
@@ -42,7 +42,7 @@ class GeneSymbols:
         ensembl = _ENSEMBL.fullmatch(name)
         plain = ensembl.group(1) if ensembl else name.split("|")[0].strip()
         if _NO_GENE.fullmatch(plain) or (ensembl and ensembl.group(2)):
-            self._nameless.append(name)
+            self._nameless.append(name or "a column without a name")
             return ""
         symbol = self._aliases.get(name, self._aliases.get(plain, plain))
         if self._wanted is not None and symbol not in self._wanted:
@@ -53,6 +53,10 @@ class GeneSymbols:
         elif ensembl:
             self._ensembl.append(name)
         return symbol
+
+    def are_wanted(self, names: Iterable[str]) -> bool:
+        """Whether genes that are asked for are among the names; False where none is asked for."""
+        return self._wanted is not None and any(name.split("|")[0].strip() in self._wanted for name in names)
 
     def counts(self) -> tuple[Count, ...]:
         """What was done to the names so far."""

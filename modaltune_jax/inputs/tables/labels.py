@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +14,21 @@ from jaxtyping import Float
 from modaltune_jax.inputs.ajcc import FIELDS as AJCC_FIELDS
 from modaltune_jax.inputs.ajcc import ajcc_category
 from modaltune_jax.inputs.barcodes import is_barcode, slide_name
-from modaltune_jax.inputs.counts import Count, some
-from modaltune_jax.inputs.tables.columns import Columns
-from modaltune_jax.inputs.tables.endpoints import Endpoint, Outcome, outcome
-from modaltune_jax.inputs.tables.table_file import column_list
+from modaltune_jax.inputs.cohort import split_of_word
+from modaltune_jax.inputs.counts import Count, is_nearly_lost, some
+from modaltune_jax.inputs.table_file import clean, column_list, number
+from modaltune_jax.inputs.tables.case_rows import one_row_a_case
+from modaltune_jax.inputs.tables.columns import Columns, check_variables
+from modaltune_jax.inputs.tables.endpoints import Endpoint
+from modaltune_jax.inputs.tables.outcomes import Outcome, outcome
+from modaltune_jax.inputs.tables.variables import describe, typed
 from modaltune_jax.types import InputError
 
 FIELDS = ("diagnosis", "time", "event", "stage", "t", "n", "m", "age", "project", "split")
 """Columns of `LabelTable.frame`, in order."""
 
+_IDS = ("case_id", "slide_id")
 _OLDEST = 120.0
-_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "": ""}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,13 +78,16 @@ class LabelSource(NamedTuple):
     counts: tuple[Count, ...] = ()
 
 
-def label_table(source: LabelSource, columns: Columns, variables: Sequence[str] = ()) -> LabelTable:
+def label_table(
+    source: LabelSource, columns: Columns, variables: Sequence[str] = (), asked: Collection[str] = ()
+) -> LabelTable:
     """One row a case: rows joined, survival, codes, ages and variables read by rule.
 
     Args:
       source: the table.
       columns: what is taken of it.
       variables: further columns to take as variables.
+      asked: fields that the user named; where hardly a case has one, that is suspect.
 
     Raises:
       InputError: a column is absent, a case has two values of a column, a slide two cases, or a value cannot
@@ -88,13 +95,16 @@ def label_table(source: LabelSource, columns: Columns, variables: Sequence[str] 
     """
     columns = _with_variables(source, columns, variables)
     _check_columns(source, columns)
-    cases, counts = _one_row_a_case(source, columns)
+    source = _cleaned(source, columns)
+    cases, counts = one_row_a_case(source.table, columns, source.name)
     # As columns of their own: a field may share its column with another, or with a variable.
     fields = {field: cases[columns.of[field]] if field in columns.of else _nothing(cases) for field in FIELDS}
+    counts += _absent(fields, asked)
     if columns.endpoint is None:
         survival = Outcome(np.full(len(cases), math.nan), np.full(len(cases), -1), ())
     else:
-        survival = outcome(cases, columns.endpoint, source.name)
+        is_sure = columns.endpoint in source.endpoints.values()
+        survival = outcome(cases, columns.endpoint, source.name, is_unit_sure=is_sure)
     counts += survival.counts
     for field in AJCC_FIELDS:
         fields[field], count = _codes(field, fields[field])
@@ -105,8 +115,8 @@ def label_table(source: LabelSource, columns: Columns, variables: Sequence[str] 
     frame = pd.DataFrame(
         {**fields, "time": survival.time, "event": survival.event, "age": age}, index=cases.index
     )
-    values = {name: _typed(cases[column]) for name, column in columns.variables.items()}
-    counts += tuple(_describe(name, value) for name, value in values.items())
+    values = {name: typed(cases[column].map(clean)) for name, column in columns.variables.items()}
+    counts += tuple(describe(name, value) for name, value in values.items())
     slides = {**source.slides, **_slides(source, columns)}
     return LabelTable(
         frame[list(FIELDS)], pd.DataFrame(values, index=cases.index), slides, source.counts + counts
@@ -116,6 +126,7 @@ def label_table(source: LabelSource, columns: Columns, variables: Sequence[str] 
 def _with_variables(source: LabelSource, columns: Columns, names: Sequence[str]) -> Columns:
     """Adds variables by name: known already, or that of a column, or the last part of a dotted one."""
     chosen = dict(columns.variables)
+    check_variables(names, source.name)
     for name in (name for name in names if name not in chosen):
         candidates = [column for column in source.table if name in (column, column.split(".")[-1])]
         if name not in candidates and len(candidates) != 1:
@@ -141,39 +152,26 @@ def _check_columns(source: LabelSource, columns: Columns) -> None:
                 f"{source.name}: has no column {column!r} for {what}; its columns are"
                 f" {column_list(source.table)}"
             )
-
-
-def _one_row_a_case(source: LabelSource, columns: Columns) -> tuple[pd.DataFrame, tuple[Count, ...]]:
-    """The used columns, index case_id in the order of the file; several rows of a case must agree."""
-    key = columns.of["case_id"]
-    named = source.table[source.table[key] != ""]
-    counts = []
-    if len(named) < len(source.table):
-        text = "they name no case"
-        counts.append(Count("rows of labels without a case", len(source.table), len(named), text))
-    if named.empty:
-        raise InputError(
-            f"{source.name}: has no rows with a case; check that {key} is the column of the cases"
-        )
-    endpoint = () if columns.endpoint is None else (columns.endpoint.time, columns.endpoint.status)
-    used = {*columns.of.values(), *columns.variables.values(), *endpoint} - {key, columns.of.get("slide_id")}
-    table = named.reset_index(drop=True)
-    cases = pd.DataFrame(index=pd.Index(table[key].unique(), dtype=object, name="case_id"))
-    for column in (column for column in table if column in used):
-        pairs = table.loc[table[column] != "", [key, column]].drop_duplicates()
-        twice = pairs[pairs[key].duplicated()]
-        if len(twice):
-            case = twice[key].iloc[0]
-            found = pairs.loc[pairs[key] == case, column].tolist()
+        if what not in _IDS and column in [columns.of.get(name) for name in _IDS]:
             raise InputError(
-                f"{source.name}: case {case} has {column} {found[0]!r} and {found[1]!r}; keep one, a case has"
-                " one label"
+                f"{source.name}: {what} is column {column!r}, which names the cases or slides; give another"
             )
-        values = dict(zip(pairs[key], pairs[column], strict=True))
-        cases[column] = [values.get(case, "") for case in cases.index]
-    text = f"{len(table) - len(cases)} rows repeat a case, with the same values"
-    text = text if len(cases) < len(table) else ""
-    return cases, (*counts, Count("rows of labels to cases", len(table), len(cases), text))
+
+
+def _cleaned(source: LabelSource, columns: Columns) -> LabelSource:
+    """Missing cells emptied, other than those of the status to which a meaning was given."""
+    endpoint = columns.endpoint
+    meanings = set() if endpoint is None else {word.strip().lower() for word in endpoint.values}
+
+    def of_status(text: str) -> str:
+        # Where an empty cell has a meaning, "NA" must not become one.
+        return text if "" in meanings or text.lower() in meanings else clean(text)
+
+    table = source.table.copy()
+    for column in table:
+        text_of = of_status if endpoint is not None and column == endpoint.status else clean
+        table[column] = table[column].map({text: text_of(text) for text in table[column].unique()})
+    return source._replace(table=table)
 
 
 def _nothing(cases: pd.DataFrame) -> pd.Series:
@@ -192,9 +190,9 @@ def _codes(field: str, texts: pd.Series) -> tuple[pd.Series, tuple[Count, ...]]:
         return texts, ()
     examples = some(f"{case}: {text}" for case, text in unreadable.items())
     given = int((texts != "").sum())
-    count = Count(
-        f"{field} codes", given, given - len(unreadable), "a code that is not AJCC's is unknown", examples
-    )
+    read = given - len(unreadable)
+    text, suspect = "a code that is not AJCC's is unknown", is_nearly_lost(given, read)
+    count = Count(f"{field} codes", given, read, text, examples, suspect)
     return texts.where(~texts.index.isin(list(unreadable)), ""), (count,)
 
 
@@ -209,46 +207,35 @@ def _ages(texts: pd.Series) -> tuple[Float[np.ndarray, "b"], tuple[Count, ...]]:
         return ages, ()
     given = int((texts != "").sum())
     text = f"an age that is no number of years from 0 to {_OLDEST:.0f} is unknown"
-    return ages, (Count("ages", given, given - len(unreadable), text, some(unreadable)),)
+    read = given - len(unreadable)
+    return ages, (Count("ages", given, read, text, some(unreadable), is_nearly_lost(given, read)),)
 
 
 def _age(text: str) -> float:
-    years = _number(text)
+    years = number(text)
     return years if 0 <= years <= _OLDEST else math.nan
 
 
 def _splits(texts: pd.Series, source: str) -> pd.Series:
     for case, text in texts.items():
-        if text.lower() not in _SPLITS:
+        if text and split_of_word(text) is None:
             raise InputError(
                 f"{source}: case {case}: split is {text!r}; write train, val or test, or leave it empty"
             )
-    return texts.map(lambda text: _SPLITS[text.lower()])
+    return texts.map(lambda text: split_of_word(text) or "")
 
 
-def _typed(texts: pd.Series) -> pd.Series:
-    """Numbers if every given cell is a finite number, else categories."""
-    numbers = np.asarray([_number(text) for text in texts], np.float64)
-    is_given = np.asarray(texts != "")
-    if is_given.any() and np.isfinite(numbers[is_given]).all():
-        return pd.Series(np.where(is_given, numbers, math.nan), index=texts.index)
-    return pd.Series([text or None for text in texts], index=texts.index, dtype=object)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _describe(name: str, values: pd.Series) -> Count:
-    words = sorted(set(values.dropna())) if values.dtype == object else []
-    if values.dtype == object:
-        text = f"a category with {len(words)} values"
-    else:
-        text = f"a number, {values.min():g} to {values.max():g}"
-    return Count(f"variable {name}", len(values), int(values.notna().sum()), text, some(words))
+def _absent(fields: Mapping[str, pd.Series], asked: Collection[str]) -> tuple[Count, ...]:
+    """Fields asked for that hardly a case has."""
+    given = {
+        field: (len(texts), int((texts != "").sum())) for field, texts in fields.items() if field in asked
+    }
+    text = "hardly a case has it, though its column was asked for"
+    return tuple(
+        Count(f"cases with {field}", before, after, text, suspect=True)
+        for field, (before, after) in given.items()
+        if is_nearly_lost(before, after)
+    )
 
 
 def _slides(source: LabelSource, columns: Columns) -> dict[str, str]:

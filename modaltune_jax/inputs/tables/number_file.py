@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from modaltune_jax.inputs.tables.table_file import READ_ERRORS, clean, read_header, unreadable
+from modaltune_jax.inputs.counts import plural
+from modaltune_jax.inputs.table_file import clean, read_header
+from modaltune_jax.inputs.text_file import READ_ERRORS, open_text, unreadable
 from modaltune_jax.types import InputError
 
+# Errors of the file; other ValueErrors are of a cell.
+_DAMAGED = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError)
+
+# What pandas reads as missing at full speed; other words for it cost a second look.
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "#N/A")
 
 
@@ -57,43 +65,63 @@ class NumberFile:
         Raises:
           InputError: the file is damaged, or a cell is no number.
         """
-        types = {key: str, **dict.fromkeys(wanted, np.float32)}
-        missing = {column: list(_MISSING) for column in wanted}
+        num_read = 0
         try:
-            with self._open([key, *wanted], num_rows, dtype=types, na_values=missing) as blocks:
+            with self._open(key, wanted, num_rows) as blocks:
                 for block in blocks:
                     names = [name.strip() for name in block[key]]
                     yield Block(names, block[list(wanted)].to_numpy(np.float32))
+                    num_read += len(names)
         except READ_ERRORS as error:
-            raise self._explain(key, wanted, num_rows, error) from None
+            if isinstance(error, _DAMAGED) or not isinstance(error, ValueError):
+                raise unreadable(self._path, error) from None
+        else:
+            return
+        # A cell is no number as it stands: from this block on, cells are read one by one.
+        try:
+            yield from self._slow_blocks(key, wanted, num_rows, num_read)
+        except READ_ERRORS as error:
+            raise (error if isinstance(error, InputError) else unreadable(self._path, error)) from None
 
-    def _open(self, columns: Sequence[int], num_rows: int, **options: Any) -> pd.io.parsers.TextFileReader:
+    def _open(self, key: int, wanted: Sequence[int], num_rows: int) -> pd.io.parsers.TextFileReader:
         # Numbers as labels: names may be there twice, and pandas would rename the second.
         return pd.read_csv(
             self._path,
             sep=self._sep,
             header=0,
             names=range(len(self.header)),
-            usecols=list(columns),
+            usecols=[key, *wanted],
             keep_default_na=False,
             chunksize=num_rows,
-            **options,
+            dtype={key: str, **dict.fromkeys(wanted, np.float32)},
+            na_values={column: list(_MISSING) for column in wanted},
         )
 
-    def _explain(self, key: int, wanted: Sequence[int], num_rows: int, error: Exception) -> InputError:
-        """Finds the cell that is no number; reads the file again, for the sentence only."""
-        try:
-            with self._open([key, *wanted], num_rows, dtype=str) as blocks:
-                for block in blocks:
-                    for column in wanted:
-                        texts = block[column].map(clean)
-                        is_wrong = (texts != "") & pd.to_numeric(texts, errors="coerce").isna()
-                        if is_wrong.any():
-                            row = block[key][is_wrong].iloc[0]
-                            return InputError(
-                                f"{self._path}: {texts[is_wrong].iloc[0]!r} is no number (row {row}, column"
-                                f" {self.header[column]}); correct the cell, or drop what is no gene"
-                            )
-        except READ_ERRORS:
-            return unreadable(self._path, error)
-        return unreadable(self._path, error)
+    def _slow_blocks(self, key: int, wanted: Sequence[int], num_rows: int, num_read: int) -> Iterator[Block]:
+        """The blocks after `num_read` rows, with every word for "missing", and a sentence for other words."""
+        with open_text(self._path) as file:
+            filled = (row for row in csv.reader(file, delimiter=self._sep) if row)
+            rows = itertools.islice(filled, 1 + num_read, None)
+            while block := list(itertools.islice(rows, num_rows)):
+                names = [row[key].strip() if key < len(row) else "" for row in block]
+                yield Block(names, self._numbers(block, names, wanted))
+
+    def _numbers(
+        self, rows: list[list[str]], names: list[str], wanted: Sequence[int]
+    ) -> Float[np.ndarray, "r c"]:
+        values = np.empty((len(rows), len(wanted)), np.float32)
+        wrong: list[tuple[str, str, str]] = []
+        for name, row, into in zip(names, rows, values, strict=True):
+            cells = [row[column] if column < len(row) else "" for column in wanted]
+            into[:] = pd.to_numeric(np.asarray(cells, object), errors="coerce")
+            for place in np.flatnonzero(np.isnan(into)).tolist():
+                if clean(cells[place]):
+                    wrong.append((cells[place].strip(), name, self.header[wanted[place]]))
+        if wrong:
+            cell, name, column = wrong[0]
+            more = f"; so are {plural(len(wrong) - 1, 'cell')} more near it" if len(wrong) > 1 else ""
+            raise InputError(
+                f"{self._path}: {cell!r} is no number (row {name}, column {column}{more}); correct the cell,"
+                " or drop what is no gene"
+            )
+        return values

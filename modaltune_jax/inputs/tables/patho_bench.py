@@ -15,10 +15,11 @@ import pandas as pd
 import yaml
 
 from modaltune_jax.inputs.counts import Count
+from modaltune_jax.inputs.table_file import column_list, read_table, split_sheet
 from modaltune_jax.inputs.tables.columns import Columns
 from modaltune_jax.inputs.tables.endpoints import Endpoint
 from modaltune_jax.inputs.tables.labels import LabelSource
-from modaltune_jax.inputs.tables.table_file import column_list, existing, read_table, split_sheet
+from modaltune_jax.inputs.text_file import existing
 from modaltune_jax.types import InputError
 
 

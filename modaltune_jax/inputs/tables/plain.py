@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from modaltune_jax.inputs.table_file import read_table, split_sheet
 from modaltune_jax.inputs.tables.columns import COLUMN_KEYS, Columns
 from modaltune_jax.inputs.tables.labels import LabelSource
-from modaltune_jax.inputs.tables.table_file import read_table, split_sheet
 
 
 def read(path: str) -> LabelSource:
-    """Text cells, of which the columns named as `COLUMN_KEYS` hold what they say.
+    """Cells as written, of which the columns named as `COLUMN_KEYS` hold what they say.
 
     Args:
       path: a table; of a workbook with several sheets, FILE.xlsx#SHEET.
     """
     file, sheet = split_sheet(path)
-    table = read_table(file, sheet)
+    table = read_table(file, sheet, verbatim=True)
     return LabelSource(table, Columns({key: key for key in COLUMN_KEYS if key in table}), str(file))

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from modaltune_jax.inputs.counts import Count, some
+from modaltune_jax.inputs.table_file import column_list, read_table, split_sheet
 from modaltune_jax.inputs.tables.columns import Columns
 from modaltune_jax.inputs.tables.endpoints import Endpoint
 from modaltune_jax.inputs.tables.labels import LabelSource
-from modaltune_jax.inputs.tables.table_file import column_list, read_table, split_sheet
 from modaltune_jax.types import InputError
 
 _SURVPATH_ENDPOINTS = {

@@ -26,6 +26,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from modaltune_jax.inputs.counts import Count, some
+from modaltune_jax.inputs.table_file import split_sheet
 from modaltune_jax.inputs.tables import gdc, patho_bench, plain, published, wide, xena
 from modaltune_jax.inputs.tables.columns import Columns, read_columns
 from modaltune_jax.inputs.tables.endpoints import Endpoint
@@ -79,9 +81,14 @@ def read_labels(
     else:
         table = _LABEL_READERS[kind](paths[0])
     own = Columns({}) if columns is None else read_columns(columns)
+    named_endpoint = _endpoint(table, endpoint, own)
     # A columns file says all of one's own table, and overrules part of a known one.
     named = own if columns is not None and kind in ("csv", "excel") else table.columns.merged(own)
-    return label_table(table, dataclasses.replace(named, endpoint=_endpoint(table, endpoint, own)), variables)
+    labels = label_table(table, dataclasses.replace(named, endpoint=named_endpoint), variables, tuple(own.of))
+    if named_endpoint is None and "diagnosis" not in named.of and not (named.variables or variables):
+        count = _nothing_to_learn(table, named, columns)
+        labels = dataclasses.replace(labels, counts=(*labels.counts, count))
+    return labels
 
 
 def read_expression(
@@ -109,12 +116,41 @@ def _split(source: str, kinds: Sequence[str], what: str) -> tuple[str, list[str]
     kind, colon, paths = source.partition(":")
     if not colon or kind not in kinds or not paths:
         raise InputError(f"{what} {source!r}: write KIND:PATH; the kinds are {', '.join(kinds)}")
-    return kind, [path.strip() for path in paths.split(",")]
+    return kind, paths_of(source)
+
+
+def paths_of(source: str) -> list[str]:
+    """The paths of KIND:PATH[,PATH...], with sheet or fold; a comma may be part of one that exists.
+
+    >>> paths_of("gdc:clinical.tsv, slide.tsv")
+    ['clinical.tsv', 'slide.tsv']
+    """
+    parts = source.partition(":")[2].split(",")
+    paths = []
+    while parts:
+        lengths = range(len(parts), 1, -1)
+        length = next((n for n in lengths if split_sheet(",".join(parts[:n]).strip())[0].exists()), 1)
+        paths.append(",".join(parts[:length]).strip())
+        parts = parts[length:]
+    return paths
+
+
+def _nothing_to_learn(table: LabelSource, columns: Columns, file: Path | None) -> Count:
+    """Tells of a table in which nothing was found that a model could be taught."""
+    used = set(columns.of.values())
+    unused = [column for column in table.table if column not in used]
+    where = "in a file for --columns" if file is None else f"in {file}"
+    text = (
+        f"neither diagnosis, survival nor variables were read; name their columns {where}, or choose the kind"
+        " of table; not read are"
+    )
+    before = len(table.table.columns)
+    return Count("columns of labels to columns read", before, len(used), text, some(unused), suspect=True)
 
 
 def _endpoint(table: LabelSource, text: str, own: Columns) -> Endpoint | None:
     if "=" in text:
-        return Endpoint.parse(text)
+        return Endpoint.parse(text, own.endpoint)
     if text and text not in table.endpoints:
         raise InputError(
             f"{table.name}: does not define the endpoint {text!r}, only"

@@ -12,11 +12,12 @@ from jaxtyping import Float
 
 from modaltune_jax.inputs.barcodes import is_barcode
 from modaltune_jax.inputs.counts import Count, some
+from modaltune_jax.inputs.table_file import separator
 from modaltune_jax.inputs.tables.expression import ExpressionTable, GeneRows
 from modaltune_jax.inputs.tables.gene_symbols import GeneSymbols
 from modaltune_jax.inputs.tables.number_file import NumberFile
 from modaltune_jax.inputs.tables.samples import choose_samples
-from modaltune_jax.inputs.tables.table_file import READ_ERRORS, existing, separator, unreadable
+from modaltune_jax.inputs.text_file import READ_ERRORS, existing, unreadable
 from modaltune_jax.types import InputError
 
 _KEY = "case_id"
@@ -52,8 +53,9 @@ def read_parquet(path: Path, symbols: GeneSymbols) -> ExpressionTable:
     Raises:
       InputError: as `read_csv`.
     """
+    existing(path)
     try:
-        frame = pd.read_parquet(existing(path))
+        frame = pd.read_parquet(path)
     except READ_ERRORS as error:
         raise unreadable(path, error) from None
     if _KEY in frame:
@@ -66,7 +68,7 @@ def read_parquet(path: Path, symbols: GeneSymbols) -> ExpressionTable:
     header, names = [str(column) for column in frame], [str(name).strip() for name in frame.index]
     found = {column: symbols.symbol(name) for column, name in enumerate(header)}
     wanted = [column for column, symbol in found.items() if symbol]
-    _check_direction(path, names, header)
+    _check_direction(path, names, header, symbols)
     return _table(
         path, names, frame.iloc[:, wanted].to_numpy(np.float32), [found[i] for i in wanted], symbols
     )
@@ -86,12 +88,13 @@ def _read_text(path: Path, symbols: GeneSymbols, gene_of: Callable[[str], str | 
     for block in file.blocks(key, wanted):
         names += block.names
         parts.append(block.values)
-    _check_direction(path, names, header)
+    _check_direction(path, names, header, symbols)
     return _table(path, names, np.concatenate(parts), [found[column] for column in wanted], symbols)
 
 
-def _check_direction(path: Path, names: Sequence[str], header: Sequence[str]) -> None:
-    if not any(map(is_barcode, names)) and any(map(is_barcode, header)):
+def _check_direction(path: Path, names: Sequence[str], header: Sequence[str], symbols: GeneSymbols) -> None:
+    has_barcodes = not any(map(is_barcode, names)) and any(map(is_barcode, header))
+    if has_barcodes or (symbols.are_wanted(names) and not symbols.are_wanted(header)):
         raise InputError(f"{path}: has cases in columns; read it with xena:, csv: is for cases in rows")
 
 

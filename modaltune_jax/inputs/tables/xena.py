@@ -35,7 +35,8 @@ def read(path: Path, symbols: GeneSymbols) -> ExpressionTable:
     position = {sample: column for column, sample in enumerate(samples, start=1)}
     rows = GeneRows(list(chosen), str(path))
     for names, values in file.blocks(0, [position[sample] for sample in chosen.values()]):
-        if all(is_barcode(name) for name in names):
+        has_barcodes = bool(names) and all(is_barcode(name) for name in names)
+        if has_barcodes or (symbols.are_wanted(samples) and not symbols.are_wanted(names)):
             raise InputError(f"{path}: has cases in rows; read it with csv:, xena: is for genes in rows")
         for name, row in zip(names, values, strict=True):
             if symbol := symbols.symbol(name):

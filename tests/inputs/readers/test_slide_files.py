@@ -1,5 +1,7 @@
 """Folders of tile features: which slides they have and in which layout; every layout there and back."""
 
+import fcntl
+import os
 import pickle
 import shutil
 import subprocess
@@ -216,7 +218,36 @@ def test_damaged_files_do_not_hide_a_folder(tmp_path):
     read_slide(b, SlideOptions())
     (tmp_path / "b.h5").unlink()
     assert "a.h5 is no whole HDF5 file (" in message(find_slides, tmp_path, SlideOptions())
-    assert "b.h5 does not exist" in message(read_slide, b, SlideOptions())
+    assert "b.h5 cannot be reached any more (No such file or directory)" in message(
+        read_slide, b, SlideOptions()
+    )
+
+
+def test_suffixes_in_capitals(tmp_path):
+    path = ff.write_trident(tmp_path / "a.h5", *ff.bag())
+    path.rename(tmp_path / "a.H5")
+    (file,) = find_slides(tmp_path, SlideOptions())
+    assert read_slide(file, SlideOptions())[0].id == "a"
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = ff.write_trident(tmp_path / "a.h5", *ff.bag())
+    os.rename(path, os.fsencode(tmp_path) + b"/lat\xe9n.h5")
+    assert "lat\\xe9n.h5': the name is not in UTF-8" in message(find_slides, tmp_path, SlideOptions())
+
+
+def test_a_tile_larger_than_any_slide(tmp_path):
+    ff.write_trident(tmp_path / "a.h5", *ff.bag(), patch_size_level0=2**40)
+    (file,) = find_slides(tmp_path, SlideOptions())
+    assert "larger than any slide" in message(read_slide, file, SlideOptions())
+
+
+def test_a_locked_file(tmp_path):
+    path = ff.write_trident(tmp_path / "a.h5", *ff.bag())
+    (file,) = find_slides(tmp_path, SlideOptions())
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "another program has it open" in message(read_slide, file, SlideOptions())
 
 
 def test_files_of_no_layout(tmp_path):

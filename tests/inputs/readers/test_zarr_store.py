@@ -54,6 +54,14 @@ def test_damage(tmp_path, damaged):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("lost", ["features/c/0/0", "coords/c/0/0"])
+def test_a_chunk_that_is_lost(tmp_path, lost):
+    ff.write_zarr(tmp_path / "a.zarr", *ff.bag(), **SAID)
+    (tmp_path / "a.zarr" / lost).unlink()
+    with pytest.raises(InputError, match=r"1 of the 1 chunks of .* are not there"):
+        read(tmp_path)
+
+
 def test_a_folder_that_is_no_group(tmp_path):
     (tmp_path / "a.zarr").mkdir()
     with pytest.raises(InputError, match=r"a.zarr is no whole group of zarr"):

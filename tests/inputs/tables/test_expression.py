@@ -243,9 +243,17 @@ def test_mcat_takes_expression_columns_of_equal_rows(tmp_path):
             "its last line, .* has fewer cells",
             id="cut-off-wide",
         ),
-        pytest.param("xena:m", "gene,sample\nTP53,1\n", "has one column", id="commas"),
         pytest.param(
-            "xena:m", f"{A}-01\t{B}-01\nTP53\t1\t2\n", "cannot be read as a table", id="header-too-short"
+            "xena:m",
+            "gene,sample\nTP53,1\n",
+            "m: its columns are separated by commas; save it with tabs",
+            id="commas",
+        ),
+        pytest.param(
+            "xena:m",
+            f"{A}-01\t{B}-01\nTP53\t1\t2\n",
+            "m: line 2 has 3 cells, but those before it 2",
+            id="header-too-short",
         ),
         pytest.param("csv:m.csv", "case_id,TP53\n,1\n", "row 1 names no case", id="no-case"),
         pytest.param("csv:m.csv", "case_id,TP53\n", "gives 1 genes|gives 0 genes", id="no-rows"),
@@ -269,6 +277,49 @@ def test_truncated_download(tmp_path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(InputError, match=r"m.gz: cannot be read as a table .* download or save it again"):
         read_expression(f"xena:{path}")
+
+
+@pytest.mark.parametrize("num_before", [0, 2500])
+def test_every_word_for_missing_is_read(tmp_path, num_before):
+    genes = {f"G{i}": ["1.5", "2"] for i in range(num_before)}
+    genes |= {"TP53": ["Not Available", "3.25"], "MYC": ["'--", "[Unknown]"], "KRAS": ["4", ""]}
+    table = read_expression(f"xena:{xena(tmp_path / 'm', [f'{A}-01', f'{B}-01'], genes)}")
+    assert len(table.frame.columns) == num_before + 3
+    np.testing.assert_array_equal(table.frame["TP53"], [math.nan, 3.25])
+    np.testing.assert_array_equal(table.frame["MYC"], [math.nan, math.nan])
+    np.testing.assert_array_equal(table.frame["KRAS"], [4, math.nan])
+
+
+def test_how_many_cells_are_no_numbers(tmp_path):
+    path = xena(tmp_path / "m", [f"{A}-01", f"{B}-01"], {"TP53": ["NA", "high"], "MYC": ["low", "1_000"]})
+    with pytest.raises(
+        InputError, match=rf"'high' is no number .row TP53, column {B}-01; so are 2 cells more"
+    ):
+        read_expression(f"xena:{path}")
+
+
+@pytest.mark.parametrize("is_xena", [True, False])
+def test_a_matrix_that_lies_on_its_side(tmp_path, is_xena):
+    frame = pd.DataFrame({"P1": [1.0, 2.0], "P2": [3.0, 4.0]}, index=["TP53", "MYC"])
+    path = tmp_path / "m.csv"
+    (frame.T if is_xena else frame).to_csv(path, sep="\t" if is_xena else ",")
+    kind, other = ("xena", "csv") if is_xena else ("csv", "xena")
+    with pytest.raises(InputError, match=f"read it with {other}:"):
+        read_expression(f"{kind}:{path}", genes=["MYC", "KRAS"])
+
+
+def test_a_column_without_a_name_is_told(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(f"case_id,TP53,\n{A},1,\n")
+    assert counts_of(read_expression(f"csv:{path}"))["genes with a name"].examples == (
+        "a column without a name",
+    )
+
+
+def test_a_matrix_of_a_header_only(tmp_path):
+    (tmp_path / "m").write_text(f"gene\t{A}-01\n")
+    with pytest.raises(InputError, match="gives 0 genes for 1 cases"):
+        read_expression(f"xena:{tmp_path / 'm'}")
 
 
 @pytest.mark.parametrize(

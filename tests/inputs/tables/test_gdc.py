@@ -101,7 +101,7 @@ def test_the_primary_diagnosis_counts(tmp_path, main, other, is_first):
     path = clinical(tmp_path / "clinical.tsv", rows if is_first else rows[::-1])
     labels = read_labels(f"gdc:{path}")
     assert labels.frame["diagnosis"].tolist() == ["Adenocarcinoma, NOS"]
-    assert "1 rows are of other diagnoses" in counts_of(labels)["rows of clinical.tsv to cases"].reason
+    assert "1 row of other diagnoses" in counts_of(labels)["rows of clinical.tsv to cases"].reason
 
 
 def test_a_missing_stage_is_not_taken_from_another_diagnosis(tmp_path):

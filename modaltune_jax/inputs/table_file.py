@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import collections
+import csv
+import itertools
+import math
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from modaltune_jax.inputs.ajcc import NOT_GIVEN
+from modaltune_jax.inputs.text_file import READ_ERRORS, existing, open_text, unreadable
 from modaltune_jax.types import InputError
 
-READ_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
-"""What pandas raises where a file is damaged."""
-
-_MISSING = NOT_GIVEN | {"#n/a", "<na>", "null", "not applicable", "not allowed to collect", "discrepancy"}
+# "None" is an answer in many columns: no progression, no smoking.
+_MISSING = (NOT_GIVEN - {"none"}) | {
+    *("#n/a", "<na>", "null", "not applicable", "not allowed to collect", "discrepancy")
+}
 _UNNAMED = "Unnamed: "
 _TEXT_FILE = re.compile(r"\.(csv|tsv|txt)(\.(gz|zip))?$", re.IGNORECASE)
 _EXCEL_FILE = re.compile(r"\.(xlsx|xlsm)$", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table by its ending; of a workbook, FILE.xlsx#SHEET too."""
+    name = split_sheet(name)[0].name
+    return bool(_TEXT_FILE.search(name) or _EXCEL_FILE.search(name))
 
 
 def split_sheet(path: str) -> tuple[Path, str]:
@@ -38,7 +48,13 @@ def is_missing(value: str) -> bool:
 
 
 def read_table(
-    path: Path, sheet: str = "", *, keep: Callable[[str], bool] | None = None, otherwise: str = ""
+    path: Path,
+    sheet: str = "",
+    *,
+    keep: Callable[[str], bool] | None = None,
+    otherwise: str = "",
+    verbatim: bool = False,
+    skip: int = 0,
 ) -> pd.DataFrame:
     """All cells as text, stripped; `""` where missing. Rows without any content are left out.
 
@@ -47,6 +63,8 @@ def read_table(
       sheet: of a workbook; `""` if it has one only.
       keep: which columns of a text table to read; None reads all.
       otherwise: separator of a file whose ending is none of these; `""` refuses it.
+      verbatim: words for "missing" stay as they are.
+      skip: lines of a text table above its header.
 
     Raises:
       InputError: no such file or sheet, an unknown ending, or a file that cannot be read.
@@ -56,56 +74,54 @@ def read_table(
         table = _read_sheet(path, sheet)
     else:
         sep = separator(path, otherwise)
-        header = _named(read_header(path, sep), path)
+        header = _named(read_header(path, sep, skip))
         try:
             table = pd.read_csv(
-                path, sep=sep, header=0, names=header, usecols=keep, dtype=str, keep_default_na=False
+                path,
+                sep=sep,
+                header=0,
+                names=header,
+                usecols=keep,
+                dtype=str,
+                keep_default_na=False,
+                skiprows=skip,
             )
         except READ_ERRORS as error:
             raise unreadable(path, error) from None
     # pandas 3 has a text type of its own, whose missing values are not None.
     table = table.astype(object).fillna("")
+    text_of = (lambda text: text.strip()) if verbatim else clean
     for column in table:
-        table[column] = table[column].map({value: clean(str(value)) for value in table[column].unique()})
+        table[column] = table[column].map({value: text_of(str(value)) for value in table[column].unique()})
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
-def read_header(path: Path, sep: str) -> list[str]:
-    """The cells of the first line, as written.
+def read_header(path: Path, sep: str, skip: int = 0) -> list[str]:
+    """The cells of the first line, with single spaces.
 
     Raises:
-      InputError: no such file, or it is damaged, or cut off in its last line.
+      InputError: no such file; it is damaged, separated otherwise, or cut off in its last line.
     """
+    existing(path)
     try:
+        with open_text(path) as file:
+            first = next(itertools.islice(file, skip, None), "")
+        _check_separator(path, first, sep)
         # Two lines, so that a header with a name too few is an error and no shift of all columns.
-        lines = pd.read_csv(existing(path), sep=sep, header=None, nrows=2, dtype=str, keep_default_na=False)
+        lines = pd.read_csv(
+            path, sep=sep, header=None, nrows=2, dtype=str, keep_default_na=False, skiprows=skip
+        )
     except READ_ERRORS as error:
-        raise unreadable(path, error) from None
-    header = [str(name).strip() for name in lines.iloc[0]]
+        raise (error if isinstance(error, InputError) else unreadable(path, error)) from None
+    header = [_in_one_line(name) for name in lines.iloc[0]]
     last = _last_line(path)
     # pandas would fill the cells that are not there. Quoted cells may hold separators and ends of lines.
     if last and '"' not in last and len(last.split(sep)) < len(header):
         raise InputError(
             f"{path}: its last line, {last[:40]!r}, has fewer cells than the first; was the download cut off?"
-            " get the file again"
+            " get the file again, or write the separators of its empty cells"
         )
     return header
-
-
-def unreadable(path: Path, error: Exception) -> InputError:
-    """The sentence for a file that pandas cannot read."""
-    return InputError(f"{path}: cannot be read as a table ({error}); download or save it again")
-
-
-def existing(path: Path) -> Path:
-    """The path, if a file is there.
-
-    Raises:
-      InputError: it is not.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path of the table")
-    return path
 
 
 def separator(path: Path, otherwise: str = "") -> str:
@@ -129,7 +145,20 @@ def column_list(table: pd.DataFrame) -> str:
     """The columns of a table for an error message, the first 30 of them."""
     names = [column for column in table.columns if column and not column.startswith(_UNNAMED)]
     more = f" and {len(names) - 30} more" if len(names) > 30 else ""
-    return ", ".join(names[:30]) + more
+    nameless = len(table.columns) - len(names)
+    # Row numbers are often written under no name; two such columns are rather a title above the header.
+    hint = f" ({nameless} have no name: is the header in the first row?)" if nameless > 1 else ""
+    return (", ".join(names[:30]) or "none") + more + hint
+
+
+def number(text: str) -> float:
+    """The finite number that a cell is, with a decimal point; NaN where it is none.
+
+    >>> number("4.5"), number("4,5"), number("1_000"), number("inf")
+    (4.5, nan, nan, nan)
+    """
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def clean(value: str) -> str:
@@ -151,14 +180,25 @@ def _last_line(path: Path) -> str:
     return lines[-1].decode(errors="replace").rstrip("\r") if len(lines) > 1 else ""
 
 
-def _named(header: list[str], path: Path) -> list[str]:
-    """The header with one name a column; of a name that is there twice, every one says its place.
+def _in_one_line(name: object) -> str:
+    return " ".join(str(name).split())
 
-    Raises:
-      InputError: the file is separated otherwise.
-    """
-    if len(header) == 1 and ";" in header[0]:
-        raise InputError(f"{path}: its columns are separated by semicolons; save it with commas or tabs")
+
+def _check_separator(path: Path, first: str, sep: str) -> None:
+    """Refuses a file whose first line has one cell only by separating it otherwise."""
+    if len(next(csv.reader([first], delimiter=sep), [])) > 1:
+        return
+    for other, called in _SEPARATORS.items():
+        if other in first and other != sep:
+            raise InputError(
+                f"{path}: its columns are separated by {called}; save it with {_SEPARATORS[sep]}"
+                + (", and numbers with decimal points" if other == ";" else "")
+                + ("" if other != "\t" else ", or let its name end with .tsv")
+            )
+
+
+def _named(header: list[str]) -> list[str]:
+    """The header with one name a column; of a name that is there twice, every one says its place."""
     # The GDC writes residual_disease twice, so this is no error before the column is wanted.
     times = collections.Counter(header)
     return [
@@ -180,6 +220,10 @@ def _read_sheet(path: Path, sheet: str) -> pd.DataFrame:
             cells = book.parse(sheet or sheets[0], header=None, dtype=str, keep_default_na=False)
     except READ_ERRORS as error:
         raise (error if isinstance(error, InputError) else unreadable(path, error)) from None
+    if cells.empty:
+        raise InputError(
+            f"{path}: sheet {sheet or sheets[0]} is empty; choose another with {path.name}#SHEET"
+        )
     # pandas would rename the second of two columns of one name.
-    header = _named([str(name).strip() for name in cells.iloc[0].fillna("")], path)
+    header = _named([_in_one_line(name) for name in cells.iloc[0].fillna("")])
     return cells.iloc[1:].set_axis(header, axis=1)
