@@ -15,7 +15,7 @@ from modaltune_jax.types import InputError
 # Orbax leaves the coroutines of a read that failed to the garbage collector, which complains.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-CONFIG = CheckpointConfig(every_epochs=1, keep=2, best=("last",))
+CONFIG = CheckpointConfig(every_epochs=1, every_minutes=0.0, grace_seconds=25.0, keep=2, best=("last",))
 
 
 @pytest.fixture(autouse=True)
