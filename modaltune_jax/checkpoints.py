@@ -12,7 +12,7 @@ import jax
 from modaltune_jax.signals import stops_wait
 from modaltune_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import Transforms
 from modaltune_jax.losses.combine import Objective, make_objective, similarity_logits
 from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.modalities import ModalInputs
@@ -262,6 +263,7 @@ def _go_on(
     if restored is None:
         return state, -math.inf, None
     _check_same_run(run, restored.meta, workdir)
+    _check_same_batches(run, restored.meta, workdir)
     best = checkpoints.restore_meta("best")
     return restored.state["state"], -math.inf if best is None else best["score"], restored.meta["data"]
 
@@ -370,6 +372,7 @@ def _meta(run: Run, data: dict[str, Any]) -> dict[str, Any]:
     """What is written beside the arrays, such as the position in the data."""
     return {
         "data": data,
+        "batches": _batches(run),
         "seed": run.seed,
         "modalities": list(run.pipeline.modalities),
         "encoder": run.encoder_hash,
@@ -380,11 +383,34 @@ def _meta(run: Run, data: dict[str, Any]) -> dict[str, Any]:
 def _check_same_run(run: Run, meta: dict[str, Any], workdir: Path) -> None:
     expected = _meta(run, {})
     for key in ("seed", "modalities", "encoder", "targets"):
-        if meta.get(key) != expected[key]:
+        if meta[key] != expected[key]:
+            _check_same_version(meta, workdir)
             raise InputError(
                 f"{workdir} was trained with another {key} than this config gives: choose another "
                 "--workdir, or remove that folder"
             )
+
+
+def _check_same_version(meta: dict[str, Any], workdir: Path) -> None:
+    try:
+        Transforms.from_json(meta["targets"]["transforms"])
+    except InputError as error:
+        raise InputError(f"{workdir}: {error}") from error
+
+
+def _check_same_batches(run: Run, meta: dict[str, Any], workdir: Path) -> None:
+    """Devices share a batch equally: many of them can make it larger, and a step means something else then."""
+    before, now = meta["batches"], _batches(run)
+    if before != now:
+        raise InputError(
+            f"{workdir} was trained with {before['steps']} batches an epoch of (cases, tiles) "
+            f"{before['shapes']}, which are {now['steps']} of {now['shapes']} on {run.mesh.size} devices: go "
+            "on with as many devices as before (mesh.data), or choose another --workdir"
+        )
+
+
+def _batches(run: Run) -> dict[str, Any]:
+    return {"steps": run.steps_per_epoch, "shapes": [list(shape) for shape in run.batches.plan.shapes]}
 
 
 def _shards(mesh: Mesh) -> dict[str, Any]:

@@ -212,6 +212,26 @@ def test_another_encoder_is_refused(folder, finished):
         restore_best(other, last, folder / "finished")
 
 
+def test_other_batches_are_refused(folder, finished):
+    """As on so many devices that each batch must be larger: a step means something else then."""
+    _, last, _ = finished
+    config, records, targets = tiny.experiment(folder)
+    pipeline = dataclasses.replace(config.pipeline, batch_size=24)
+    other, _ = build(dataclasses.replace(config, pipeline=pipeline), 0, BOTH, records, targets)
+    with pytest.raises(InputError, match=r"7 batches an epoch of .*\[8, .* devices: go on with as many"):
+        train(other, last, folder / "finished")
+
+
+def test_another_version_is_refused(folder, finished):
+    """It has fitted other things on train."""
+    run, last, _ = finished
+    shutil.copytree(folder / "finished", folder / "older")
+    (path,) = (folder / "older/checkpoints/best").glob("*/meta/metadata")
+    path.write_text(path.read_text().replace("num_bins", "bins"))
+    with pytest.raises(InputError, match=r"older: .* are of another version of modaltune_jax; train again"):
+        restore_best(run, last, folder / "older")
+
+
 def test_another_model_is_refused(folder, finished):
     run, last, _ = finished
     smaller = {
