@@ -399,7 +399,7 @@ def _check_same_version(meta: dict[str, Any], workdir: Path) -> None:
 
 
 def _check_same_batches(run: Run, meta: dict[str, Any], workdir: Path) -> None:
-    """Devices share a batch equally: many of them can make it larger, and a step means something else then."""
+    """Devices share a batch equally: many of them can make it larger, and a step is something else then."""
     before, now = meta["batches"], _batches(run)
     if before != now:
         raise InputError(
