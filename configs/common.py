@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.loss = loss(distillation=1.0)
     config.optim = optim()
     config.mesh = ConfigDict({"data": -1})
-    config.checkpoint = ConfigDict({"every_epochs": 5, "keep": 2, "best": ("subtype", "survival")})
+    config.checkpoint = checkpoint()
     return config
 
 
@@ -142,6 +142,18 @@ def optim() -> ConfigDict:
             "warmup_start": 0.05,
             "max_grad_norm": 0.0,
             "rules": (("^encoder/", "freeze"), (".*", "train")),
+        }
+    )
+
+
+def checkpoint() -> ConfigDict:
+    return ConfigDict(
+        {
+            "every_epochs": 5,
+            "every_minutes": 10.0,
+            "grace_seconds": 25.0,
+            "keep": 2,
+            "best": ("subtype", "survival"),
         }
     )
 

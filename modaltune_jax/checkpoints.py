@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from modaltune_jax.signals import stops_wait
 from modaltune_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +20,10 @@ class CheckpointConfig:
     """What is kept, and what is best.
 
     Attributes:
-      every_epochs: epochs between probes on the validation split, each followed by a checkpoint.
+      every_epochs: epochs between probes on the validation split, with a checkpoint before each.
+      every_minutes: minutes between further checkpoints, which a kill loses at most; 0 for none.
+      grace_seconds: between SIGTERM, SIGUSR1 or Ctrl-C and the end of the process at most; schedulers mostly
+        kill after 30.
       keep: latest checkpoints kept.
       best: scores on validation whose mean picks the best checkpoint: "subtype" (balanced accuracy),
         "survival" (Harrell's c) and "site" of the probes; "survival:risk", "survival:hazard" and
@@ -30,6 +31,8 @@ class CheckpointConfig:
     """
 
     every_epochs: int
+    every_minutes: float
+    grace_seconds: float
     keep: int
     best: tuple[str, ...]
 
@@ -45,13 +48,20 @@ class Checkpoints:
     """The checkpoints of one run, in `directory/latest` and `directory/best`, folders that saving makes.
 
     Saving is atomic: Orbax writes to a temporary folder and renames it. A kill loses the save under way
-    and nothing else.
+    and nothing else. Ctrl-C waits for it: Orbax's threads wait five minutes for a save that is broken off.
     """
 
     def __init__(self, directory: Path, config: CheckpointConfig):
         self._directory = Path(directory).absolute()
         self._keep = {"latest": config.keep, "best": 1}
+        self._seconds = 60 * config.every_minutes
+        self._saved = time.monotonic()
         self._managers: dict[str, Any] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the latest checkpoint is as old as `every_minutes`."""
+        return 0 < self._seconds <= time.monotonic() - self._saved
 
     def save(self, which: str, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves to "latest" or "best"; the write goes on in the background."""
@@ -61,11 +71,16 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"format": FORMAT, **meta})
         )
-        with _interrupts_wait():
+        with stops_wait():
+            if which == "latest" and "best" in self._managers:
+                # A run that goes on from here must find the best of before.
+                self._managers["best"].wait_until_finished()
             if step in manager.all_steps():
                 # A kill came between "best" and "latest", so that this step is done a second time.
                 manager.delete(step)
             manager.save(step, args=items, force=True)
+        if which == "latest":
+            self._saved = time.monotonic()
 
     def restore(self, which: str, like: Any) -> Restored | None:
         """The newest checkpoint of "latest" or "best"; None if there is none.
@@ -80,18 +95,31 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        step = self._manager(which).latest_step() if (self._directory / which).is_dir() else None
+        meta = self.restore_meta(which)
+        if meta is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        step = self._manager(which).latest_step()
+        return Restored(self._read(which, step, state=ocp.args.StandardRestore(abstract)), meta)
+
+    def restore_meta(self, which: str) -> dict[str, Any] | None:
+        """What was written beside the newest checkpoint of "latest" or "best"; None if there is none.
+
+        Raises:
+          InputError: the checkpoint is damaged or of another format.
+        """
+        import orbax.checkpoint as ocp
+
+        step = self._latest_step(which)
         if step is None:
             return None
-        folder = self._directory / which / str(step)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         meta = self._read(which, step, meta=ocp.args.JsonRestore())
         if meta["format"] != FORMAT:
             raise InputError(
-                f"{folder} has checkpoint format {meta['format']}, this version reads {FORMAT}: train again, "
-                "or use the version that wrote it"
+                f"{self._directory / which / str(step)} has checkpoint format {meta['format']}, this version "
+                f"reads {FORMAT}: train again, or use the version that wrote it"
             )
-        return Restored(self._read(which, step, state=ocp.args.StandardRestore(abstract)), meta)
+        return meta
 
     def restore_as_saved(self, which: str) -> Restored:
         """The newest checkpoint, in the structure it was saved in, on one device.
@@ -99,8 +127,7 @@ class Checkpoints:
         Raises:
           InputError: there is none, or it is damaged or of another format.
         """
-
-        step = self._manager(which).latest_step() if (self._directory / which).is_dir() else None
+        step = self._latest_step(which)
         if step is None:
             raise InputError(f"{self._directory} holds no {which} checkpoint: train first")
         saved = self._manager(which).item_metadata(step)["state"]
@@ -109,6 +136,10 @@ class Checkpoints:
         restored = self.restore(which, like)
         assert restored is not None
         return restored
+
+    def _latest_step(self, which: str) -> int | None:
+        # Without the check, looking would make the folder.
+        return self._manager(which).latest_step() if (self._directory / which).is_dir() else None
 
     def _manager(self, which: str) -> Any:
         import orbax.checkpoint as ocp
@@ -134,7 +165,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the writes under way."""
-        with _interrupts_wait():
+        with stops_wait():
             for manager in self._managers.values():
                 manager.wait_until_finished()
                 manager.close()
@@ -144,19 +175,3 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Holds Ctrl-C back until the end: Orbax's threads wait five minutes for a save that is broken off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = []
-    handler = signal.signal(signal.SIGINT, lambda *received: held.append(received))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from modaltune_jax.args_file import read_args_file
+from modaltune_jax.signals import Terminated, terminations_raise
 from modaltune_jax.types import InputError
 
 _OVERRIDE = "--config."
@@ -36,20 +37,22 @@ class Parser(argparse.ArgumentParser):
         return words
 
 
-def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
+def run(main: Callable[[Sequence[str]], None], *, interrupted: str, terminated: int = 143) -> None:
     """Entry point of a command: what the user can mend ends in one sentence, not in a traceback.
 
     Exit codes: 2 for wrong input, 1 for training that diverged, 130 for Ctrl-C.
 
     Args:
       main: the command, on the words of its command line.
-      interrupted: what to say after Ctrl-C.
+      interrupted: what to say after Ctrl-C, SIGTERM and SIGUSR1, unless the exception says it better.
+      terminated: exit code for SIGTERM and SIGUSR1; 0 if nothing is lost by them.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names have letters that not every terminal has.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        main(sys.argv[1:])
+        with terminations_raise():
+            main(sys.argv[1:])
     except InputError as error:
         _end(f"error: {error}", 2)
     except OSError as error:
@@ -58,8 +61,10 @@ def run(main: Callable[[Sequence[str]], None], *, interrupted: str) -> None:
         _end(f"error: {_meant(error)}: {error.strerror}", 2)
     except FloatingPointError as error:
         _end(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        _end(interrupted, 130)
+    except Terminated as stop:
+        _end(str(stop) or interrupted, terminated)
+    except KeyboardInterrupt as stop:
+        _end(str(stop) or interrupted, 130)
 
 
 def say(text: object) -> None:
@@ -86,6 +91,8 @@ def prepare_jax(verbosity: int) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/modaltune_jax/xla"))
     # Some sixty programs of 10 ms each are worth keeping too.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    # Of several processes, it would take SIGTERM away from Python and tell only its own clients.
+    os.environ.setdefault("JAX_ENABLE_PREEMPTION_SERVICE", "0")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     absl_logging.set_verbosity(verbosity)
 

@@ -21,7 +21,7 @@ _POSITIVE = (
         "optim.learning_rate",
         "optim.epochs",
     ),
-    *("checkpoint.every_epochs", "checkpoint.keep", "model.embedding_dim"),
+    *("checkpoint.every_epochs", "checkpoint.grace_seconds", "checkpoint.keep", "model.embedding_dim"),
     *("model.encoder.in_dim", "model.encoder.width", "model.encoder.depth"),
     *("model.adapter.attention_ratio", "model.adapter.num_heads", "model.adapter.ffn_ratio"),
     *("model.pathways.latent_dim", "model.pathways.num_tokens"),
@@ -31,6 +31,7 @@ _NOT_NEGATIVE = (
     *("text.projector_seed", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_start"),
     *("optim.max_grad_norm", "model.adapter.num_extra_extractors", "model.pathways.depth"),
     *("data.simulation.noise", "loss.cox.memory", "loss.text_similarity.temperature"),
+    "checkpoint.every_minutes",
     *(f"loss.{term}.{key}" for term in _TERMS for key in ("weight", "ramp_epochs")),
 )
 _BELOW_ONE = (

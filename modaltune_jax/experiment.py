@@ -23,8 +23,11 @@ from modaltune_jax.types import InputError
 
 SPLITS = ("val", "test")
 
-# For one run: what is trained beside it, on which devices and how fast.
-_CHANGES_NOTHING = ("name", "seeds", "mesh.", "pipeline.num_threads", "pipeline.prefetch", "text.cache_dir")
+# For one run: what is trained beside it, on which devices, how fast, and what a kill would lose.
+_CHANGES_NOTHING = (
+    *("name", "seeds", "mesh.", "pipeline.num_threads", "pipeline.prefetch", "text.cache_dir"),
+    *("checkpoint.every_minutes", "checkpoint.grace_seconds", "checkpoint.keep"),
+)
 
 
 def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:

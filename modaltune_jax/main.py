@@ -12,7 +12,8 @@ _EXAMPLES = """\
 any value of the config can be set:
   --config.optim.epochs=20  --config.seeds=0,1,2  --config.data.path=FOLDER
 
-the same command again goes on where it was stopped, and keeps the runs that are finished
+the same command again goes on where it was stopped, and keeps the runs that are finished; SIGTERM, SIGUSR1
+and Ctrl-C save after the step under way, a second one stops at once
 
 configs that came with the package: {names}"""
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> None:
     """Entry point of the command."""
-    command.run(main, interrupted="stopped: the same command goes on from the last checkpoint")
+    command.run(main, interrupted="stopped: the same command goes on from the last checkpoint", terminated=0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,25 +19,29 @@ LOG_EVERY_SECONDS = 1.0
 
 
 class Monitor:
-    """Logs a run; the loss is fetched about once a second, so that steps stay asynchronous.
+    """Logs every step of a run; losses are fetched about once a second, so that steps stay asynchronous.
+
+    Of several processes, the first logs.
 
     Args:
       workdir: gets `metrics.jsonl`, `probes_val.csv` and `tensorboard/`. After a resume, lines beyond
-        the resumed step are dropped: every step is there once.
+        the resumed step are dropped, and its validation, which is done again: every step is there once.
       start: steps done before.
       num_steps: steps in all.
       steps_per_epoch: to show epochs.
     """
 
     def __init__(self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int):
-        from tensorboardX import SummaryWriter
-
-        workdir.mkdir(parents=True, exist_ok=True)
+        self._is_writing = jax.process_index() == 0
         self._path = workdir / "metrics.jsonl"
         self._probes_path = workdir / "probes_val.csv"
-        _keep_until(self._path, start)
-        self._lines = self._path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        if self._is_writing:
+            from tensorboardX import SummaryWriter
+
+            workdir.mkdir(parents=True, exist_ok=True)
+            _keep_until(self._path, start)
+            self._lines = self._path.open("a", encoding="utf-8")
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
             total=num_steps,
             initial=start,
@@ -45,46 +49,43 @@ class Monitor:
             dynamic_ncols=True,
             desc="/".join(workdir.parts[-2:]),
             mininterval=0.5,
+            disable=not self._is_writing,
         )
         self._steps_per_epoch = steps_per_epoch
-        self._pending: list[dict[str, jax.Array]] = []
+        self._pending: list[tuple[int, dict[str, Any]]] = []
         self._since = time.perf_counter()
 
-    def train(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Notes a step; writes the mean of the steps since the last line.
+    def train(self, step: int, metrics: dict[str, Any]) -> None:
+        """Notes a step; about once a second, writes what was noted.
 
         Raises:
           FloatingPointError: the loss is not finite.
         """
         self._bar.update()
-        self._pending.append(metrics)
-        if time.perf_counter() - self._since >= LOG_EVERY_SECONDS or step % self._steps_per_epoch == 0:
-            self._flush(step)
+        self._pending.append((step, metrics))
+        if time.perf_counter() - self._since >= LOG_EVERY_SECONDS:
+            self.flush()
 
-    def _flush(self, step: int) -> None:
+    def flush(self) -> None:
+        """Writes a line for every step noted since the last time.
+
+        Raises:
+          FloatingPointError: a loss is not finite.
+        """
+        if not self._pending:
+            return
         fetched = jax.device_get(self._pending)
         seconds = time.perf_counter() - self._since
-        cases = sum(float(m["cases"]) for m in fetched)
-        row = {
-            "loss": sum(float(m["loss"]) * float(m["cases"]) for m in fetched) / max(cases, 1.0),
-            "grad_norm": sum(float(m["grad_norm"]) for m in fetched) / len(fetched),
-            "cases_per_second": cases / seconds,
-            **_terms([m["terms"] for m in fetched]),
-        }
-        self._pending, self._since = [], time.perf_counter()
-        # A finite loss may have a gradient that is not, and weights that are not are checkpointed otherwise.
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(row[name]):
-                raise FloatingPointError(
-                    f"{name} is {row[name]} at step {step}: lower optim.learning_rate or set "
-                    "optim.max_grad_norm; the latest checkpoint is from before"
-                )
-        self._write(step, "train", row)
+        rate = sum(float(metrics["cases"]) for _, metrics in fetched) / seconds
+        for step, metrics in fetched:
+            row = {name: float(metrics[name]) for name in ("loss", "grad_norm")}
+            _check_finite(step, row)
+            self._write(step, "train", {**row, **_terms(metrics["terms"]), "cases_per_second": rate})
+        mean = sum(float(metrics["loss"]) for _, metrics in fetched) / len(fetched)
         self._bar.set_postfix(
-            epoch=f"{step / self._steps_per_epoch:.1f}",
-            loss=f"{row['loss']:.4f}",
-            cases_s=f"{row['cases_per_second']:.0f}",
+            epoch=f"{step / self._steps_per_epoch:.1f}", loss=f"{mean:.4f}", cases_s=f"{rate:.0f}"
         )
+        self._pending, self._since = [], time.perf_counter()
 
     def probes(self, step: int, table: pd.DataFrame, score: float) -> None:
         """Writes the validation probes of a step."""
@@ -92,14 +93,17 @@ class Monitor:
         named = zip(map(score_name, overall["target"], overall["method"]), overall["value"], strict=True)
         row = {name: float(value) for name, value in named if not math.isnan(value)}
         self._write(step, "val", {**row, "score": score})
-        temporary = self._probes_path.with_suffix(".tmp")
-        table.assign(step=step).to_csv(temporary, index=False)
-        os.replace(temporary, self._probes_path)
-        text = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
-        self._bar.write(f"epoch {step / self._steps_per_epoch:g}: val {text or 'cannot be probed'}")
+        if self._is_writing:
+            temporary = self._probes_path.with_suffix(".tmp")
+            table.assign(step=step).to_csv(temporary, index=False)
+            os.replace(temporary, self._probes_path)
+            text = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+            self._bar.write(f"epoch {step / self._steps_per_epoch:g}: val {text or 'cannot be probed'}")
         self._since = time.perf_counter()
 
     def _write(self, step: int, group: str, row: dict[str, Any]) -> None:
+        if not self._is_writing:
+            return
         named = {f"{group}/{key}": value for key, value in row.items()}
         self._lines.write(json.dumps({"step": step, **named}) + "\n")
         self._lines.flush()
@@ -111,17 +115,24 @@ class Monitor:
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.close()
-        self._lines.close()
-        self._tensorboard.close()
+        if self._is_writing:
+            self._lines.close()
+            self._tensorboard.close()
 
 
-def _terms(fetched: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of every term over the cases (or deaths) of several steps."""
-    means = {}
-    for name in fetched[0]:
-        num = sum(float(terms[name].num) for terms in fetched)
-        means[f"loss_{name}"] = sum(float(terms[name].total) for terms in fetched) / max(num, 1.0)
-    return means
+def _check_finite(step: int, row: dict[str, float]) -> None:
+    # A finite loss may have a gradient that is not, and weights that are not are checkpointed otherwise.
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} at step {step}: lower optim.learning_rate or set optim.max_grad_norm; "
+                "the latest checkpoint is from before"
+            )
+
+
+def _terms(terms: dict[str, Any]) -> dict[str, float]:
+    """Mean of every term over its cases (or deaths); a term that found none in the batch is left out."""
+    return {f"loss_{name}": float(t.total) / max(float(t.num), 1.0) for name, t in terms.items() if t.num}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -136,7 +147,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    """Drops the lines beyond a step, and its validation."""
+    rows = [row for row in read_metrics(path) if row["step"] < step + ("train/loss" in row)]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)

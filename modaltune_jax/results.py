@@ -17,11 +17,11 @@ METRIC_NAMES = {"balanced_accuracy": "balanced accuracy", "harrell_c": "Harrell'
 
 
 def write(table: pd.DataFrame, stem: Path) -> None:
-    """Writes `stem.csv` and `stem.json` (one record a row), each whole or not at all."""
+    """Writes `stem.json` (one record a row) and `stem.csv`, each whole or not at all; the CSV last."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in (
-        (".csv", table.to_csv(index=False)),
         (".json", table.to_json(orient="records", indent=1)),
+        (".csv", table.to_csv(index=False)),
     ):
         temporary = stem.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from modaltune_jax import partitioning
+from modaltune_jax.agreement import GO_ON, SAVE, STOP, Agreement
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config
 from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.inputs.transforms import Transforms
 from modaltune_jax.losses.combine import Objective, make_objective, similarity_logits
 from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.modalities import ModalInputs
@@ -32,6 +35,7 @@ from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, merge_params, split_params
 from modaltune_jax.probes import probe_table
 from modaltune_jax.scores import has_survival
+from modaltune_jax.signals import StopSignals
 from modaltune_jax.targets import Targets
 from modaltune_jax.types import Batch, InputError
 
@@ -201,6 +205,9 @@ def build(
 def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
     """Trains to the end of the schedule, or goes on from where an earlier call was stopped.
 
+    A step's checkpoint is from before its validation, which a run that goes on from there does again: so what
+    is picked as best does not depend on where a run was stopped.
+
     Args:
       run: from `build`.
       state: the first state, replaced by the latest checkpoint's if there is one.
@@ -211,36 +218,76 @@ def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
 
     Raises:
       FloatingPointError: the loss is not finite; the latest checkpoint is from before.
+      KeyboardInterrupt: Ctrl-C, or `Terminated` for SIGTERM and SIGUSR1; everything is saved.
     """
-    config, every = run.config, run.config.checkpoint.every_epochs * run.steps_per_epoch
-    num_steps = config.optim.epochs * run.steps_per_epoch
+    config, every = run.config.checkpoint, run.config.checkpoint.every_epochs * run.steps_per_epoch
+    num_steps = run.config.optim.epochs * run.steps_per_epoch
     batches = iter(run.batches)
-    best = -math.inf
-    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
-        projector = run.targets.projector.to_dict()
-        restored = checkpoints.restore("latest", {"state": state, "projector": projector})
-        if restored is not None:
-            _check_same_run(run, restored.meta, workdir)
-            state, best = restored.state["state"], restored.meta["best"]
-            batches.set_state(restored.meta["data"])
+    agreement = Agreement(run.mesh)
+    with (
+        StopSignals(config.grace_seconds) as signals,
+        Checkpoints(workdir / "checkpoints", config) as checkpoints,
+    ):
+        state, best, data = _go_on(run, state, checkpoints, workdir)
+        if data is not None:
+            batches.set_state(data)
         start = int(state.step)
         with Monitor(workdir, start, num_steps, run.steps_per_epoch) as monitor:
-            for step in range(start + 1, num_steps + 1):
-                batch = partitioning.shard_batch(next(batches), run.mesh)
-                state, metrics = run.train_step(state, run.frozen, batch)
-                monitor.train(step, metrics)
-                if step % every and step != num_steps:
-                    continue
-                table = probe(run, state.trainable, ("val",))
-                score = selection_score(table, config.checkpoint.best, step)
-                monitor.probes(step, table, score)
-                meta = _meta(run, best=max(best, score), data=batches.get_state())
-                if score > best:
-                    kept = {"trainable": state.trainable, "projector": projector}
-                    checkpoints.save("best", step, kept, {**meta, "step": step, "score": score})
-                    best = score
-                checkpoints.save("latest", step, {"state": state, "projector": projector}, meta)
+            for step in range(start, num_steps + 1):
+                if step > start:
+                    batch = partitioning.shard_batch(next(batches), run.mesh)
+                    state, metrics = run.train_step(state, run.frozen, batch)
+                    monitor.train(step, metrics)
+                is_validated = step == num_steps or (step > 0 and step % every == 0)
+                todo = agreement.after(
+                    step, STOP if signals.received else SAVE if checkpoints.is_due else GO_ON
+                )
+                if step > start and (is_validated or todo != GO_ON):
+                    monitor.flush()  # raises before weights that are not finite are saved
+                    checkpoints.save("latest", step, _saved(run, state), _meta(run, batches.get_state()))
+                if todo == STOP:
+                    raise signals.error(
+                        f"stopped after step {step} of {num_steps} and saved in {workdir}: the same command "
+                        "goes on from there"
+                    )
+                if is_validated:
+                    best = _validate(run, state, step, best, signals, monitor, checkpoints)
     return state
+
+
+def _go_on(
+    run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path
+) -> tuple[TrainState, float, dict[str, Any] | None]:
+    """The latest state, the best score so far and the position in the data, None at the beginning."""
+    restored = checkpoints.restore("latest", _saved(run, state))
+    if restored is None:
+        return state, -math.inf, None
+    _check_same_run(run, restored.meta, workdir)
+    _check_same_batches(run, restored.meta, workdir)
+    best = checkpoints.restore_meta("best")
+    return restored.state["state"], -math.inf if best is None else best["score"], restored.meta["data"]
+
+
+def _validate(
+    run: Run,
+    state: TrainState,
+    step: int,
+    best: float,
+    signals: StopSignals,
+    monitor: Monitor,
+    checkpoints: Checkpoints,
+) -> float:
+    """Scores the model on validation and keeps it if it is the best; returns the best score so far."""
+    # Not where other processes would wait for this one.
+    with signals.interrupting() if jax.process_count() == 1 else contextlib.nullcontext():
+        table = probe(run, state.trainable, ("val",))
+    score = selection_score(table, run.config.checkpoint.best, step)
+    monitor.probes(step, table, score)
+    if score <= best:
+        return best
+    kept = {"trainable": state.trainable, "projector": run.targets.projector.to_dict()}
+    checkpoints.save("best", step, kept, {**_meta(run, {}), "step": step, "score": score})
+    return score
 
 
 def probe(run: Run, trainable: Params, splits: tuple[str, ...]) -> pd.DataFrame:
@@ -276,7 +323,9 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
         like = {"trainable": state.trainable, "projector": run.targets.projector.to_dict()}
         restored = checkpoints.restore("best", like)
     if restored is None:
-        raise InputError(f"{workdir} holds no checkpoint: train first (--mode=train)")
+        raise InputError(
+            f"{workdir} holds no checkpoint that was validated: train first, or longer (--mode=train)"
+        )
     _check_same_run(run, restored.meta, workdir)
     return restored.state["trainable"], restored.meta
 
@@ -314,10 +363,16 @@ def _memory_size(config: Config, records: Records) -> int:
     return config.loss.cox.memory
 
 
-def _meta(run: Run, *, best: float, data: dict[str, Any]) -> dict[str, Any]:
+def _saved(run: Run, state: TrainState) -> dict[str, Any]:
+    """The arrays to go on from."""
+    return {"state": state, "projector": run.targets.projector.to_dict()}
+
+
+def _meta(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """What is written beside the arrays, such as the position in the data."""
     return {
-        "best": best,
         "data": data,
+        "batches": _batches(run),
         "seed": run.seed,
         "modalities": list(run.pipeline.modalities),
         "encoder": run.encoder_hash,
@@ -326,13 +381,36 @@ def _meta(run: Run, *, best: float, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_same_run(run: Run, meta: dict[str, Any], workdir: Path) -> None:
-    expected = _meta(run, best=0.0, data={})
+    expected = _meta(run, {})
     for key in ("seed", "modalities", "encoder", "targets"):
         if meta[key] != expected[key]:
+            _check_same_version(meta, workdir)
             raise InputError(
                 f"{workdir} was trained with another {key} than this config gives: choose another "
                 "--workdir, or remove that folder"
             )
+
+
+def _check_same_version(meta: dict[str, Any], workdir: Path) -> None:
+    try:
+        Transforms.from_json(meta["targets"]["transforms"])
+    except InputError as error:
+        raise InputError(f"{workdir}: {error}") from error
+
+
+def _check_same_batches(run: Run, meta: dict[str, Any], workdir: Path) -> None:
+    """Devices share a batch equally: many of them can make it larger, and a step is something else then."""
+    before, now = meta["batches"], _batches(run)
+    if before != now:
+        raise InputError(
+            f"{workdir} was trained with {before['steps']} batches an epoch of (cases, tiles) "
+            f"{before['shapes']}, which are {now['steps']} of {now['shapes']} on {run.mesh.size} devices: go "
+            "on with as many devices as before (mesh.data), or choose another --workdir"
+        )
+
+
+def _batches(run: Run) -> dict[str, Any]:
+    return {"steps": run.steps_per_epoch, "shapes": [list(shape) for shape in run.batches.plan.shapes]}
 
 
 def _shards(mesh: Mesh) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from modaltune_jax.types import InputError
 # Orbax leaves the coroutines of a read that failed to the garbage collector, which complains.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-CONFIG = CheckpointConfig(every_epochs=1, keep=2, best=("last",))
+CONFIG = CheckpointConfig(every_epochs=1, every_minutes=0.0, grace_seconds=25.0, keep=2, best=("last",))
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_the_newest_comes_back(tmp_path):
     restored = restore(tmp_path, "latest")
     np.testing.assert_array_equal(restored.state["kernel"], np.full((8, 8), 3.0))
     assert int(restored.state["step"]) == 3
-    assert restored.meta == {"format": 1, "step": 3}
+    assert restored.meta == {"format": 2, "step": 3}
     assert restore(tmp_path, "best").meta["step"] == 2
 
 
@@ -135,5 +135,5 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("modaltune_jax.checkpoints.FORMAT", 99)
     save(tmp_path, "latest", 1)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="format 99, this version reads 1"):
+    with pytest.raises(InputError, match="format 99, this version reads 2"):
         restore(tmp_path, "latest")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.monitor import read_metrics
+from modaltune_jax.signals import Terminated
 from modaltune_jax.train import build, predict, restore_best, train
 from modaltune_jax.types import InputError
 from tests import tiny
@@ -113,11 +116,26 @@ class KilledError(Exception):
     pass
 
 
-def test_resume_equals_uninterrupted(folder, finished, monkeypatch):
-    """Killed in the middle of the second epoch, started again from nothing but the folder."""
+def killed():
+    raise KilledError
+
+
+def terminated():
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "saved"),
+    [
+        pytest.param(killed, KilledError, 0, id="kill, from the last checkpoint"),
+        pytest.param(terminated, Terminated, 2, id="SIGTERM, from the step it came in"),
+    ],
+)
+def test_resume_equals_uninterrupted(folder, finished, stop, error, saved):
+    """Stopped in the middle of the second epoch, started again from nothing but the folder."""
     _, last, _ = finished
     config, records, targets = tiny.experiment(folder)
-    workdir = folder / "resumed"
+    workdir = folder / f"resumed_{saved}"
     run, state = build(config, 0, BOTH, records, targets)
     steps = 0
     inner = run.train_step
@@ -126,19 +144,54 @@ def test_resume_equals_uninterrupted(folder, finished, monkeypatch):
         nonlocal steps
         steps += 1
         if steps == run.steps_per_epoch + 2:
-            raise KilledError
+            stop()
         return inner(*args)
 
-    with pytest.raises(KilledError):
+    with pytest.raises(error):
         train(dataclasses.replace(run, train_step=dying_step), state, workdir)
-    run, state = build(config, 0, BOTH, records, targets)
-    resumed = train(run, state, workdir)
-    assert int(resumed.step) == int(last.step)
-    assert same(resumed.trainable, last.trainable)
-    assert same(resumed.opt_state, last.opt_state)
-    rows = read_metrics(workdir / "metrics.jsonl")
-    steps_logged = [row["step"] for row in rows if "train/loss" in row]
-    assert steps_logged == sorted(set(steps_logged))
+    steps_saved = [int(path.name) for path in (workdir / "checkpoints/latest").iterdir()]
+    assert max(steps_saved) == run.steps_per_epoch + saved
+    resumed = train(run, build(config, 0, BOTH, records, targets)[1], workdir)
+    assert same(resumed, last)
+    rows, expected = (read_metrics(path / "metrics.jsonl") for path in (workdir, folder / "finished"))
+    for row in (*rows, *expected):
+        row.pop("train/cases_per_second", None)
+    assert rows == expected
+
+
+def test_a_stop_does_not_wait_for_a_validation(folder, finished, monkeypatch):
+    """Its step is saved before it begins, and it is done again: the best is the same."""
+    run, last, _ = finished
+    shutil.copytree(folder / "finished", folder / "validated")
+    best = restore_best(run, last, folder / "finished")[1]["step"]
+    with monkeypatch.context() as patched:
+        patched.setattr("modaltune_jax.train.predict", lambda *args: terminated())
+        with pytest.raises(Terminated):
+            train(run, last, folder / "validated")
+    rows = read_metrics(folder / "validated/metrics.jsonl")
+    assert [row["step"] for row in rows if "val/score" in row] == [run.steps_per_epoch]
+    train(run, last, folder / "validated")
+    assert read_metrics(folder / "validated/metrics.jsonl") == read_metrics(folder / "finished/metrics.jsonl")
+    assert restore_best(run, last, folder / "validated")[1]["step"] == best
+
+
+def test_checkpoints_between_validations(folder):
+    """As often as the clock says: here after every step, of which the last two are kept."""
+    config, records, targets = tiny.experiment(folder)
+    often = dataclasses.replace(config.checkpoint, every_minutes=1e-9)
+    run, state = build(dataclasses.replace(config, checkpoint=often), 0, BOTH, records, targets)
+    inner = run.train_step
+
+    def dying_step(state, *args):
+        if int(state.step) == 3:
+            raise KilledError
+        return inner(state, *args)
+
+    with pytest.raises(KilledError):
+        train(dataclasses.replace(run, train_step=dying_step), state, folder / "often")
+    latest = folder / "often/checkpoints/latest"
+    assert sorted(int(path.name) for path in latest.iterdir()) == [2, 3]
+    assert not (folder / "often/checkpoints/best").exists()
 
 
 def test_best_checkpoint_restores_and_holds_no_encoder(folder, finished):
@@ -157,6 +210,26 @@ def test_another_encoder_is_refused(folder, finished):
     other = dataclasses.replace(run, encoder_hash="0" * 64)
     with pytest.raises(InputError, match="another encoder"):
         restore_best(other, last, folder / "finished")
+
+
+def test_other_batches_are_refused(folder, finished):
+    """As on so many devices that each batch must be larger: a step means something else then."""
+    _, last, _ = finished
+    config, records, targets = tiny.experiment(folder)
+    pipeline = dataclasses.replace(config.pipeline, batch_size=24)
+    other, _ = build(dataclasses.replace(config, pipeline=pipeline), 0, BOTH, records, targets)
+    with pytest.raises(InputError, match=r"7 batches an epoch of .*\[8, .* devices: go on with as many"):
+        train(other, last, folder / "finished")
+
+
+def test_another_version_is_refused(folder, finished):
+    """It has fitted other things on train."""
+    run, last, _ = finished
+    shutil.copytree(folder / "finished", folder / "older")
+    (path,) = (folder / "older/checkpoints/best").glob("*/meta/metadata")
+    path.write_text(path.read_text().replace("num_bins", "bins"))
+    with pytest.raises(InputError, match=r"older: .* are of another version of modaltune_jax; train again"):
+        restore_best(run, last, folder / "older")
 
 
 def test_another_model_is_refused(folder, finished):
@@ -199,6 +272,7 @@ DEVICES = """
 import sys, jax, numpy as np
 from pathlib import Path
 from tests import tiny
+from modaltune_jax.signals import Terminated
 from modaltune_jax.train import build, train
 config, records, targets = tiny.experiment(Path(sys.argv[1]), b1=0.9)
 run, state = build(config, 0, ("slides", "expression"), records, targets)

@@ -94,12 +94,16 @@ class Transforms:
           InputError: written by a version with other fields.
         """
         fields = json.loads(text)
-        if set(fields) != {field.name for field in dataclasses.fields(cls)}:
+        try:
+            clinical = ClinicalEncoder.from_dict(fields["clinical"])
+        except (KeyError, TypeError):
+            clinical = None
+        if clinical is None or set(fields) != {field.name for field in dataclasses.fields(cls)}:
             raise InputError(
                 f"transforms with the fields {sorted(fields)} are of another version of modaltune_jax; train"
                 " again, or use the version that wrote them"
             )
-        fields["clinical"] = ClinicalEncoder.from_dict(fields["clinical"])
+        fields["clinical"] = clinical
         for name in ("expression_mean", "expression_std"):
             fields[name] = np.asarray(fields[name], np.float64)
         fields["survival_edges"] = {site: tuple(edges) for site, edges in fields["survival_edges"].items()}

@@ -13,6 +13,7 @@ from modaltune_jax.convert import bert
 from modaltune_jax.models.text import folder as folders
 from modaltune_jax.models.text.bert_encoder import BertEncoder
 from modaltune_jax.models.text.conch_encoder import ConchEncoder
+from modaltune_jax.signals import Terminated
 from modaltune_jax.targets import load_encoder
 from modaltune_jax.types import InputError
 from tests.text_models import SENTENCES, bert_tensors, write_bert
@@ -71,6 +72,26 @@ def test_a_failed_write_leaves_the_older_folder(raw, folder, tmp_path, monkeypat
     monkeypatch.undo()
     assert names(tmp_path) == ["bert"]
     assert BertEncoder(folder).fingerprint == before
+
+
+@pytest.mark.parametrize(
+    ("renames", "pooling"),
+    [pytest.param(1, "mean", id="the older one is away"), pytest.param(2, "cls", id="the new one is there")],
+)
+def test_a_signal_while_one_replaces_the_other(raw, folder, tmp_path, monkeypatch, renames, pooling):
+    rename, done = os.rename, []
+
+    def terminated(source, target):
+        rename(source, target)
+        done.append(target)
+        if len(done) == renames:
+            raise Terminated
+
+    monkeypatch.setattr(os, "rename", terminated)
+    with pytest.raises(Terminated):
+        bert.convert(raw, folder, pooling="cls")
+    assert names(tmp_path) == ["bert"]
+    assert BertEncoder(folder).pooling == pooling
 
 
 def test_a_moved_folder_is_the_same_encoder(folder, tmp_path):

@@ -178,7 +178,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _move_into_place(building: Path, path: Path) -> None:
     replaced = path.with_name(f"{building.name}.replaced")
-    if path.exists():
-        os.rename(path, replaced)
-    os.rename(building, path)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        if path.exists():
+            os.rename(path, replaced)
+        os.rename(building, path)
+    finally:
+        if replaced.exists() and not path.exists():  # interrupted between the two
+            os.rename(replaced, path)
+        shutil.rmtree(replaced, ignore_errors=True)
