@@ -22,6 +22,7 @@ def dilated_attention(
     length: Int[Array, "b"],
     segment_lengths: Sequence[int],
     dilated_ratios: Sequence[int],
+    implementation: str = "auto",
 ) -> Float[Array, "b n h d"]:
     """Mixes one sparse attention per (segment length, ratio), weighed by their log-sum-exp.
 
@@ -41,6 +42,7 @@ def dilated_attention(
       length: number of real rows per case, class token included.
       segment_lengths: tokens per segment, one per branch.
       dilated_ratios: stride, one per branch. Need not divide the number of heads.
+      implementation: of the attention in a segment, see `attention.attend`.
 
     Returns:
       The mixed output; rows at or beyond `length` are finite and mean nothing.
@@ -48,7 +50,7 @@ def dilated_attention(
     real = (jnp.arange(q.shape[1]) < length[:, None])[..., None, None]
     q, k, v = (jnp.where(real, x, 0) for x in (q, k, v))
     branches = [
-        _branch(q, k, v, length, segment, ratio)
+        _branch(q, k, v, length, segment, ratio, implementation)
         for segment, ratio in zip(segment_lengths, dilated_ratios, strict=True)
     ]
     outputs, lses = zip(*branches, strict=True)
@@ -57,7 +59,7 @@ def dilated_attention(
     return mixed.astype(q.dtype)
 
 
-def _branch(q, k, v, length, segment, ratio):
+def _branch(q, k, v, length, segment, ratio, implementation):
     """One (segment, ratio): output `[b, n, h, d]` and log-sum-exp `[b, n, h]` float32."""
     b, n, h, _ = q.shape
     segment = min(segment, n)
@@ -70,7 +72,7 @@ def _branch(q, k, v, length, segment, ratio):
     starts = jnp.arange(num_segments) * segment
     keys = jnp.where(starts < length[:, None], keys[:, None], 1).reshape(b * num_segments)
 
-    o, lse = attend(q, k, v, keys)
+    o, lse = attend(q, k, v, keys, implementation=implementation)
     o = _spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, num_segments * segment, h, -1)
     lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :segment, :h].reshape(b, num_segments * segment, h)
     return o[:, :n], lse[:, :n]

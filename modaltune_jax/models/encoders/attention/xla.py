@@ -1,4 +1,4 @@
-"""Softmax attention that returns its log-sum-exp and never holds all logits at once."""
+"""Attention in plain JAX, for any platform: the reference of all others, and the only one with a bias."""
 
 from __future__ import annotations
 
@@ -26,23 +26,18 @@ def attend(
     bias: GridBias | None = None,
     block: int | None = None,
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
-    """Attention of every query to the first `kv_len` keys of its row, scaled by 1 / sqrt(d).
+    """As `attention.attend`, by blocks of logits, one after another.
 
-    Softmax and log-sum-exp are float32 whatever the dtype of `q`. Only q, k, v, the output and the
-    log-sum-exp are kept for the backward pass, which forms the logits again. The log-sum-exp is a
-    constant to differentiation: its gradient is defined as zero.
+    Only q, k, v, the output and the log-sum-exp are kept for the backward pass, which forms the logits
+    again. A bias is computed for one block after another too, in float32.
 
     Args:
       q: queries.
-      k: keys; those at or beyond `kv_len` are not seen.
+      k: keys.
       v: values.
-      kv_len: number of keys per row. A row with 0 keys yields zeros.
-      bias: added to the scaled logits, a constant to differentiation. Queries and keys are then the same
-        tokens (s = t). It is computed for one block of logits after another, in float32.
+      kv_len: number of keys per row.
+      bias: added to the scaled logits.
       block: logits to hold at once; None picks it by platform.
-
-    Returns:
-      The output in the dtype of `q`, and the log-sum-exp of the scaled logits in float32.
     """
     if block is None:
         block = _BLOCK_CPU if jax.default_backend() == "cpu" else _BLOCK_ACCELERATOR

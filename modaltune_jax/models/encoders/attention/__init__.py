@@ -1,0 +1,5 @@
+"""Softmax attention with log-sum-exp: one function (`dispatch.py`), one file an implementation."""
+
+from modaltune_jax.models.encoders.attention.dispatch import IMPLEMENTATIONS, attend
+
+__all__ = ["IMPLEMENTATIONS", "attend"]
