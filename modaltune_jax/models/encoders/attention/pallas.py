@@ -95,6 +95,7 @@ def _call_forward(q, k, v, kv_len, *, interpret):
         ),
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((n, h, 1, s), jnp.float32)],
         compiler_params=_compiler_params(num_parallel=3),
+        cost_estimate=_cost(q, k, num_products=2, num_arrays=4),
         interpret=interpret,
         name="flash_attention_forward",
     )(kv_len, q, k, v)
@@ -160,6 +161,7 @@ def _call_backward(q, k, v, kv_len, do, lse, delta, *, interpret):
         ),
         out_shape=[jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (q, k, v)],
         compiler_params=_compiler_params(num_parallel=2),
+        cost_estimate=_cost(q, k, num_products=5, num_arrays=10),
         interpret=interpret,
         name="flash_attention_backward",
     )(kv_len, q, k, v, do, lse, delta)
@@ -217,6 +219,17 @@ def _spec(rows, tokens, index_map):
 def _compiler_params(num_parallel):
     semantics = ("parallel",) * num_parallel + ("arbitrary",) * (4 - num_parallel)
     return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=_VMEM_BYTES)
+
+
+def _cost(q, k, num_products, num_arrays):
+    """What the compiler is told of a kernel: its products and its arrays as large as q, if all keys count."""
+    n, h, d, s = q.shape
+    logits = n * h * s * k.shape[3]
+    return pl.CostEstimate(
+        flops=2 * num_products * d * logits,
+        transcendentals=logits,
+        bytes_accessed=num_arrays * q.size * q.dtype.itemsize,
+    )
 
 
 def _block(size, largest):
