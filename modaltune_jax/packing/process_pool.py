@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,13 +13,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from modaltune_jax.host_memory import keep_memory
 from modaltune_jax.types import InputError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Numbers in glibc's malloc.h."""
 
 
 def map_unordered(
@@ -76,18 +73,10 @@ def _ready(running: dict[Future, Any]) -> Iterator[tuple[Any, Any]]:
 def _start() -> None:
     """Ctrl-C is the parent's affair; and a process whose parent was killed must not live on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_memory()
+    keep_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Lets glibc use large blocks again: giving them back and taking fresh pages would double the time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # other C libraries have none
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _end_with(sentinel: int) -> None:

@@ -1,6 +1,7 @@
 """Every implementation of attention against the one in plain JAX."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from modaltune_jax.models.encoders.alibi import GridBias
-from modaltune_jax.models.encoders.attention import attend, cudnn, dispatch, pallas, xla
+from modaltune_jax.models.encoders.attention import SAVED, attend, cudnn, dispatch, pallas, xla
 from modaltune_jax.types import InputError
 
 TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}
@@ -95,11 +96,18 @@ def emulated_cudnn(name, qkv, lengths, residuals=(), **settings):
         o, lse = xla.attend(q, k, v, kv_len)
         lse = jnp.where(real, lse, 7.0)
         return jnp.where(real[..., None], o, 7.0).astype(qkv[0].dtype), jnp.swapaxes(lse, 1, 2)
-    lse, _, do = residuals
+    lse, o, do = residuals
     assert lse.dtype == jnp.float32
-    _, pullback = jax.vjp(lambda *qkv: xla.attend(*qkv, kv_len)[0], q, k, v)
-    dq, dk, dv = pullback(jnp.where(real[..., None], do, 0).astype(jnp.float32))
-    seen = (jnp.arange(k.shape[1]) < kv_len[:, None])[..., None, None]
+    do, o = (jnp.where(real[..., None], x, 0).astype(jnp.float32) for x in (do, o))
+    seen = jnp.arange(k.shape[1]) < kv_len[:, None]
+    scale = q.shape[-1] ** -0.5
+    logits = jnp.einsum("nshd,nthd->nhst", q, k) * scale
+    weights = jnp.where(seen[:, None, None], jnp.exp(logits - lse[..., None]), 0.0)
+    delta = jnp.swapaxes(jnp.sum(do * o, axis=-1), 1, 2)[..., None]
+    dlogits = weights * (jnp.einsum("nshd,nthd->nhst", do, v) - delta) * scale
+    dq, dk = jnp.einsum("nhst,nthd->nshd", dlogits, k), jnp.einsum("nhst,nshd->nthd", dlogits, q)
+    dv = jnp.einsum("nhst,nshd->nthd", weights, do)
+    seen = seen[..., None, None]
     noisy = (jnp.where(real[..., None], dq, 7.0), jnp.where(seen, dk, 7.0), jnp.where(seen, dv, 7.0))
     return tuple(x.astype(qkv[0].dtype) for x in noisy)
 
@@ -140,6 +148,60 @@ def test_cudnn_lowers_for_a_gpu_with_a_log_sum_exp_in_float32(length):
     assert not cudnn.why_not(jnp.bfloat16, 48)
 
 
+@pytest.mark.parametrize("implementation", ["xla", "pallas", "cudnn"])
+def test_zero_keys_are_rows_of_zeros(monkeypatch, implementation):
+    monkeypatch.setattr(cudnn, "_bind", emulated_cudnn)
+    dtype = jnp.bfloat16 if implementation == "cudnn" else jnp.float32
+    q, k, v, do = make(2, 6, 8, 2, 16, dtype)
+    # Where all keys are seen, and where none is.
+    kv_len, filled_len = jnp.asarray([8, 0]), jnp.asarray([13, 5])
+    attention = {
+        "xla": xla.attend,
+        "pallas": functools.partial(pallas.attend, interpret=True),
+        "cudnn": cudnn.attend,
+    }[implementation]
+    ours = run(functools.partial(attention, kv_len=kv_len, zero_keys=5), q, k, v, do)
+    k, v = (jnp.where(kv_len[:, None, None, None] > 0, x, 0) for x in (k, v))
+    filled_k, filled_v = (jnp.pad(x, ((0, 0), (0, 5), (0, 0), (0, 0))) for x in (k, v))
+    theirs = run(functools.partial(xla.attend, kv_len=filled_len), q, filled_k, filled_v, do)
+    o, lse, dq, dk, dv = theirs
+    hidden = kv_len[:, None, None, None] == 0
+    dk, dv = (jnp.where(hidden, 0, x[:, :8]) for x in (dk, dv))
+    assert_close(ours, (o, lse, dq, dk, dv), dtype)
+
+
+def test_remat_can_keep_what_the_backward_pass_needs():
+    """With output and log-sum-exp kept, the forward kernel does not run again."""
+    x = jax.ShapeDtypeStruct((1, 8, 1, 16), jnp.bfloat16)
+    attention = lambda *qkv: jnp.sum(cudnn.attend(*qkv, jnp.asarray([8]))[0])  # noqa: E731
+
+    def num_kernels(policy):
+        gradient = jax.value_and_grad(jax.checkpoint(attention, policy=policy), argnums=(0, 1, 2))
+        lowered = jax.jit(gradient).trace(x, x, x).lower(lowering_platforms=("cuda",))
+        return lowered.as_text().count("custom_call @__cudnn")
+
+    policies = jax.checkpoint_policies
+    assert num_kernels(policies.nothing_saveable) == 3
+    assert num_kernels(policies.save_only_these_names(SAVED)) == 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [pytest.param(jnp.bfloat16, 48, id="bfloat16"), pytest.param(jnp.float32, 64, id="float32")],
+)
+def test_pallas_lowers_for_a_tpu(dtype, width):
+    x = jax.ShapeDtypeStruct((2, 1025, 4, width), dtype)
+
+    def step(q, k, v, kv_len, do):
+        (o, lse), pullback = jax.vjp(lambda *qkv: pallas.attend(*qkv, kv_len), q, k, v)
+        return o, lse, pullback((do, lse))
+
+    arguments = (x, x, x, jax.ShapeDtypeStruct((2,), jnp.int32), x)
+    text = jax.jit(step).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+    names = re.findall(r'kernel_name = "(\w+)"', text)
+    assert names == ["flash_attention_forward", "flash_attention_backward"]
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
 @pytest.mark.parametrize("kv_len", [(1025, 0, 1), (1024, 513, 77)])
 def test_cudnn_equals_xla_on_a_gpu(kv_len):
@@ -158,9 +220,13 @@ def test_cudnn_says_when_jax_has_changed(monkeypatch):
     assert "has changed" in cudnn.why_not(jnp.bfloat16, 48)
 
 
-def mesh_of(platform):
+def trace(platform, *qkv, **settings):
+    """The shapes of `attend`, traced for a platform that need not be here."""
     device = AbstractDevice(device_kind="some", num_cores=1, platform=platform)
-    return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device))
+    mesh = AbstractMesh((1,), ("data",), abstract_device=device)
+    attention = functools.partial(attend, **settings)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.eval_shape(attention, *qkv, jax.ShapeDtypeStruct((1,), jnp.int32))
 
 
 CHOICES = [
@@ -184,18 +250,16 @@ def test_who_computes(monkeypatch, implementation, platform, length, dtype, expe
             module, "attend", lambda q, *_, name=name, **__: called.append(name) or (q, q[..., 0])
         )
     q, k, v, _ = make(1, length, 8, 1, 16, dtype)
-    with mesh_of(platform):
-        attend(q, k, v, jnp.asarray([8]), implementation=implementation)
+    trace(platform, q, k, v, implementation=implementation)
     assert called == [expected]
 
 
 def test_a_bias_is_for_xla():
     q, k, v, _ = make(1, 128, 128, 1, 16, jnp.bfloat16)
     bias = GridBias(jnp.zeros((1, 128, 2), jnp.int32), jnp.ones((1, 128), bool), jnp.ones(1))
-    with mesh_of("tpu"):
-        assert attend(q, k, v, jnp.asarray([8]), bias=bias)[0].shape == q.shape
-        with pytest.raises(InputError, match="'pallas' takes no bias"):
-            attend(q, k, v, jnp.asarray([8]), bias=bias, implementation="pallas")
+    assert trace("tpu", q, k, v, bias=bias)[0].shape == q.shape
+    with pytest.raises(InputError, match="'pallas' takes no bias"):
+        trace("tpu", q, k, v, bias=bias, implementation="pallas")
 
 
 @pytest.mark.parametrize(
@@ -218,8 +282,8 @@ def test_a_bias_is_for_xla():
 )
 def test_what_cannot_be_done_is_said(implementation, platform, dtype, width, says):
     q, k, v, _ = make(1, 8, 8, 1, width, dtype)
-    with mesh_of(platform), pytest.raises(InputError, match=says):
-        attend(q, k, v, jnp.asarray([8]), implementation=implementation)
+    with pytest.raises(InputError, match=says):
+        trace(platform, q, k, v, implementation=implementation)
 
 
 def test_without_a_mesh_the_platform_is_this_process():

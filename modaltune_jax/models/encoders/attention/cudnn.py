@@ -7,13 +7,18 @@ this binds the primitives below it. They are private to jax: this is the one fil
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import jax
 import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo as fused
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+from modaltune_jax.models.encoders.attention.xla import SAVED
+from modaltune_jax.models.encoders.attention.zero_keys import count_zero_keys
 
 _FORWARD, _BACKWARD = "_dot_product_attention_fwd", "_dot_product_attention_bwd"
 _INPUTS = (
@@ -57,33 +62,40 @@ def attend(
     k: Float[Array, "n t h d"],
     v: Float[Array, "n t h d"],
     kv_len: Int[Array, "n"],
+    *,
+    zero_keys: int = 0,
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
     """As `attention.attend` without a bias."""
-    return _attend(q, k, v, kv_len.astype(jnp.int32))
+    return _attend(q, k, v, kv_len.astype(jnp.int32), zero_keys)
 
 
-@jax.custom_vjp
-def _attend(q, k, v, kv_len):
-    return _forward(q, k, v, kv_len)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q, k, v, kv_len, zero_keys):
+    return _forward(q, k, v, kv_len, zero_keys)[0]
 
 
-def _forward(q, k, v, kv_len):
+def _forward(q, k, v, kv_len, zero_keys):
     lengths = (jnp.full_like(kv_len, q.shape[1]), jnp.maximum(kv_len, 1))
     padded = [_even(x) for x in (q, k, v)]
     o, lse = _bind(_FORWARD, padded, lengths, is_training=True)
     # What the kernel says of a row without keys is its own affair, so it is given one key.
     has_keys = (kv_len > 0)[:, None, None]
     o = jnp.where(has_keys[..., None], o, 0)
-    whole = jnp.where(has_keys, jnp.swapaxes(lse, 1, 2), _MASKED)
-    return (o[:, : q.shape[1]], whole[:, : q.shape[1]]), (q, k, v, kv_len, o, lse)
+    lse = jnp.where(has_keys, jnp.swapaxes(lse, 1, 2), _MASKED)
+    o, lse = (checkpoint_name(x, SAVED) for x in count_zero_keys(o, lse, zero_keys))
+    return (o[:, : q.shape[1]], lse[:, : q.shape[1]]), (q, k, v, kv_len, o, lse)
 
 
-def _backward(residuals, cotangents):
+def _backward(zero_keys, residuals, cotangents):
     q, k, v, kv_len, o, lse = residuals
-    do = _even(jnp.where((kv_len > 0)[:, None, None, None], cotangents[0], 0))
+    del zero_keys  # they are in the log-sum-exp
+    # The key that a row without any is given gets no weight.
+    has_keys = (kv_len > 0)[:, None, None]
+    lse = jnp.where(has_keys, lse, -_MASKED)
+    do = _even(jnp.where(has_keys[..., None], cotangents[0], 0))
     lengths = (jnp.full_like(kv_len, q.shape[1]), jnp.maximum(kv_len, 1))
     padded = [_even(x) for x in (q, k, v)]
-    dq, dk, dv = _bind(_BACKWARD, padded, lengths, (lse, o, do))
+    dq, dk, dv = _bind(_BACKWARD, padded, lengths, (jnp.swapaxes(lse, 1, 2), o, do))
     seen = (jnp.arange(k.shape[1]) < kv_len[:, None])[..., None, None]
     dk, dv = (jnp.where(seen, x[:, : k.shape[1]], 0) for x in (dk, dv))
     return dq[:, : q.shape[1]], dk, dv, None

@@ -25,6 +25,7 @@ def attend(
     kv_len: Int[Array, "n"],
     *,
     bias: GridBias | None = None,
+    zero_keys: int = 0,
     block: int | None = None,
     implementation: str = "auto",
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
@@ -40,6 +41,8 @@ def attend(
       kv_len: number of keys per row. A row with 0 keys yields zeros.
       bias: added to the scaled logits, a constant to differentiation. Queries and keys are then the same
         tokens (s = t). "xla" alone takes one.
+      zero_keys: further keys that every query sees, with logit 0 and value 0, for rows of zeros that need
+        not be there to be counted.
       block: logits that "xla" holds at once; None picks it by platform.
       implementation: one of `IMPLEMENTATIONS`. "auto" takes "pallas" on a TPU for rows of 128 queries or
         more without a bias, and "xla" everywhere else. It does not take "cudnn", which nobody has yet seen
@@ -60,10 +63,10 @@ def attend(
         is_for_kernel = bias is None and q.shape[1] >= _MIN_QUERIES
         implementation = "pallas" if platform == "tpu" and is_for_kernel else "xla"
     if implementation == "xla":
-        return xla.attend(q, k, v, kv_len, bias=bias, block=block)
+        return xla.attend(q, k, v, kv_len, bias=bias, zero_keys=zero_keys, block=block)
     _check(implementation, platform, q, bias)
     kernel = pallas.attend if implementation == "pallas" else cudnn.attend
-    return kernel(q, k, v, kv_len)
+    return kernel(q, k, v, kv_len, zero_keys=zero_keys)
 
 
 def target_platform() -> str:

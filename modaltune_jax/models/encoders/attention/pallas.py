@@ -13,9 +13,13 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
+
+from modaltune_jax.models.encoders.attention.xla import SAVED
+from modaltune_jax.models.encoders.attention.zero_keys import count_zero_keys
 
 # Queries and keys of one block of logits at most: 2 MB in float32, of which a kernel holds several.
 _QUERIES, _KEYS = 1024, 512
@@ -30,6 +34,7 @@ def attend(
     v: Float[Array, "n t h d"],
     kv_len: Int[Array, "n"],
     *,
+    zero_keys: int = 0,
     interpret: bool = False,
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
     """As `attention.attend` without a bias. Blocks of keys beyond `kv_len` are neither read nor computed.
@@ -39,28 +44,31 @@ def attend(
       k: keys.
       v: values.
       kv_len: number of keys per row.
+      zero_keys: further keys with logit 0 and value 0.
       interpret: run the kernels as plain JAX, anywhere and slowly.
     """
-    return _attend(q, k, v, kv_len.astype(jnp.int32), interpret)
+    return _attend(q, k, v, kv_len.astype(jnp.int32), zero_keys, interpret)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, kv_len, interpret):
-    return _forward(q, k, v, kv_len, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(q, k, v, kv_len, zero_keys, interpret):
+    return _forward(q, k, v, kv_len, zero_keys, interpret)[0]
 
 
-def _forward(q, k, v, kv_len, interpret):
+def _forward(q, k, v, kv_len, zero_keys, interpret):
     queries, keys = q.shape[1], k.shape[1]
     q = _tokens_last(q, _block(queries, _QUERIES))
     k, v = (_tokens_last(x, _block(keys, _KEYS)) for x in (k, v))
     o, lse = _call_forward(q, k, v, kv_len, interpret=interpret)
+    o, lse = (checkpoint_name(x, SAVED) for x in _count_zero_keys(o, lse, zero_keys))
     # The lengths travel as shapes: a residual must be an array.
     sizes = jnp.zeros((queries, keys, 0))
     return (_heads_third(o, queries), _lse_heads_last(lse, queries)), (q, k, v, kv_len, o, lse, sizes)
 
 
-def _backward(interpret, residuals, cotangents):
+def _backward(zero_keys, interpret, residuals, cotangents):
     q, k, v, kv_len, o, lse, sizes = residuals
+    del zero_keys  # they are in the log-sum-exp
     queries, keys, _ = sizes.shape
     do = _tokens_last(cotangents[0], _block(queries, _QUERIES))
     # Row sums of dO * O stand for the softmax Jacobian's second term (Dao et al. 2022, app. B).
@@ -209,7 +217,7 @@ def _dot(x, y, axes):
 
 def _last_read(j, kv_len, keys):
     """The j-th block of keys, or the last that holds any: a block that is not needed is not fetched."""
-    return jnp.minimum(j, jnp.maximum(kv_len - 1, 0) // keys)
+    return jnp.minimum(j, lax.div(jnp.maximum(kv_len - 1, 0), keys))
 
 
 def _spec(rows, tokens, index_map):
@@ -236,6 +244,12 @@ def _block(size, largest):
     """Blocks of at most `largest` that fill up `size` least, a multiple of the lanes."""
     num_blocks = -(-size // largest)
     return -(-size // (num_blocks * _LANES)) * _LANES
+
+
+def _count_zero_keys(o, lse, zero_keys):
+    """`count_zero_keys` where tokens are last."""
+    o, lse = count_zero_keys(jnp.swapaxes(o, 2, 3), lse[:, :, 0], zero_keys)
+    return jnp.swapaxes(o, 2, 3), lse[:, :, None]
 
 
 def _tokens_last(x, block):
