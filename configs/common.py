@@ -176,6 +176,7 @@ def prov_gigapath() -> ConfigDict:
             "num_grids": 1000,
             "global_pool": False,
             "dtype": "float32",
+            "attention": "auto",
             "remat": False,
         }
     )

@@ -29,3 +29,23 @@ def test_pipeline_quick(tmp_path):
     assert all(row["bags/s"] > 0 and len(row["MiB by epoch"]) == facts["epochs"] for row in rows.values())
     assert "| records | 2 |" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_attention_quick(tmp_path):
+    command = [sys.executable, "benchmarks/attention.py", "--queries", "40", "--heads", "2", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "t"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "t").read_text())["rows"]
+    by_dtype = {row["dtype"]: row for row in rows if row["implementation"] == "xla"}
+    assert by_dtype["float32"]["distance"] == 0.0
+    assert 0.0 < by_dtype["bfloat16"]["distance"] < 2e-2
+    assert all(row["with_gradients_s"] > 0 for row in rows)
+    assert done.stdout.startswith("cpu")
+    assert done.stdout.count("left out: attention 'pallas' runs on a TPU") == 1

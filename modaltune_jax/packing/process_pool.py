@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, TypeVar
 
+from modaltune_jax.host_memory import keep_memory
 from modaltune_jax.types import InputError
 
 Task = TypeVar("Task")
@@ -28,8 +29,6 @@ Result = TypeVar("Result")
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 _PR_SET_PDEATHSIG = 1
 """In Linux' prctl.h."""
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""In glibc's malloc.h."""
 
 
 class Lost(NamedTuple):
@@ -194,10 +193,7 @@ def _prepare() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "prctl"):  # elsewhere than on Linux only the thread below sees to it
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if hasattr(library, "mallopt"):  # other C libraries than glibc have none
-        # Large blocks are used again: giving them back and taking fresh pages would double the time.
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    keep_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -22,6 +22,7 @@ def dilated_attention(
     length: Int[Array, "b"],
     segment_lengths: Sequence[int],
     dilated_ratios: Sequence[int],
+    implementation: str = "auto",
 ) -> Float[Array, "b n h d"]:
     """Mixes one sparse attention per (segment length, ratio), weighed by their log-sum-exp.
 
@@ -41,6 +42,7 @@ def dilated_attention(
       length: number of real rows per case, class token included.
       segment_lengths: tokens per segment, one per branch.
       dilated_ratios: stride, one per branch. Need not divide the number of heads.
+      implementation: of the attention in a segment, see `attention.attend`.
 
     Returns:
       The mixed output; rows at or beyond `length` are finite and mean nothing.
@@ -48,7 +50,7 @@ def dilated_attention(
     real = (jnp.arange(q.shape[1]) < length[:, None])[..., None, None]
     q, k, v = (jnp.where(real, x, 0) for x in (q, k, v))
     branches = [
-        _branch(q, k, v, length, segment, ratio)
+        _branch(q, k, v, length, segment, ratio, implementation)
         for segment, ratio in zip(segment_lengths, dilated_ratios, strict=True)
     ]
     outputs, lses = zip(*branches, strict=True)
@@ -57,11 +59,22 @@ def dilated_attention(
     return mixed.astype(q.dtype)
 
 
-def _branch(q, k, v, length, segment, ratio):
+def _branch(q, k, v, length, segment, ratio, implementation):
     """One (segment, ratio): output `[b, n, h, d]` and log-sum-exp `[b, n, h]` float32."""
-    b, n, h, _ = q.shape
+    n = q.shape[1]
     segment = min(segment, n)
-    num_segments = -(-n // segment)
+    whole = n - n % segment
+    parts = [_whole_segments(*(x[:, :whole] for x in (q, k, v)), length, segment, ratio, implementation)]
+    if whole < n:
+        parts.append(_last_segment(*(x[:, whole:] for x in (q, k, v)), segment, ratio, implementation))
+    o, lse = (jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    return o, lse
+
+
+def _whole_segments(q, k, v, length, segment, ratio, implementation):
+    """A branch on sequences of as many rows as their segments have."""
+    b, n, h, _ = q.shape
+    num_segments = n // segment
     q, k, v = (_thin(_cut(x, segment), ratio) for x in (q, k, v))
 
     # A sequence shorter than the segment is its own segment, so its keys end with its own stride; a
@@ -70,16 +83,31 @@ def _branch(q, k, v, length, segment, ratio):
     starts = jnp.arange(num_segments) * segment
     keys = jnp.where(starts < length[:, None], keys[:, None], 1).reshape(b * num_segments)
 
-    o, lse = attend(q, k, v, keys)
-    o = _spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, num_segments * segment, h, -1)
-    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :segment, :h].reshape(b, num_segments * segment, h)
-    return o[:, :n], lse[:, :n]
+    o, lse = attend(q, k, v, keys, implementation=implementation)
+    o = _spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, n, h, -1)
+    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :segment, :h].reshape(b, n, h)
+    return o, lse
+
+
+def _last_segment(q, k, v, segment, ratio, implementation):
+    """A branch on the rows behind the last whole segment, few of a segment's.
+
+    The zero rows that would complete it are counted as keys and never computed. It is read where the
+    sequence is longer than one segment only, and there all of its rows are keys.
+    """
+    b, rows, h, _ = q.shape
+    q, k, v = (_thin(x, ratio) for x in (q, k, v))
+    kept = q.shape[1]
+    zero_keys = -(-segment // ratio) - kept
+    o, lse = attend(q, k, v, jnp.full(b, kept), zero_keys=zero_keys, implementation=implementation)
+    o = _spread(o, ratio, 0.0)[:, :rows, :h]
+    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :rows, :h, 0]
+    return o, lse
 
 
 def _cut(x: Float[Array, "b n h d"], segment: int) -> Float[Array, "c segment h d"]:
-    """Cuts every sequence into segments, the last filled with zero rows."""
-    fill = -x.shape[1] % segment
-    return jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))).reshape(-1, segment, *x.shape[2:])
+    """Cuts every sequence into its segments."""
+    return x.reshape(-1, segment, *x.shape[2:])
 
 
 def _thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads d"]:

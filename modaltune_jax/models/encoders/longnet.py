@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from modaltune_jax.models.encoders.attention import IMPLEMENTATIONS
 from modaltune_jax.models.encoders.base import Tokens
 from modaltune_jax.models.encoders.dilated_attention import dilated_attention
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
@@ -39,6 +40,8 @@ class LongNetConfig:
         token; an adapter takes the class token in any case.
       dtype: of matrix products and attention. Normalisation, softmax, activation, residual stream
         and parameters are float32 in any case.
+      attention: who computes it: "auto" (the best that is known to be right on this platform), "xla",
+        "cudnn" (GPU, with dtype "bfloat16"; not in "auto") or "pallas" (TPU).
       remat: keep only the layers' inputs for the backward pass and compute the rest again.
     """
 
@@ -55,6 +58,7 @@ class LongNetConfig:
     num_grids: int = 1000
     global_pool: bool = False
     dtype: str = "float32"
+    attention: str = "auto"
     remat: bool = False
 
     def __post_init__(self):
@@ -75,6 +79,10 @@ class LongNetConfig:
             raise InputError("LongNet: dropout, activation_dropout and drop_path must be in [0, 1).")
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"LongNet: dtype '{self.dtype}' must be float32 or bfloat16.")
+        if self.attention not in IMPLEMENTATIONS:
+            raise InputError(
+                f"LongNet: attention '{self.attention}' must be one of {', '.join(IMPLEMENTATIONS)}."
+            )
 
     @classmethod
     def prov_gigapath(cls) -> LongNetConfig:
@@ -211,7 +219,8 @@ class SelfAttention(nnx.Module):
         config = self.config
         heads = (*x.shape[:2], config.num_heads, -1)
         q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        o = dilated_attention(q, k, v, length, config.segment_lengths, config.dilated_ratios)
+        branches = (config.segment_lengths, config.dilated_ratios)
+        o = dilated_attention(q, k, v, length, *branches, config.attention)
         o = self.inner_attn_ln(o.reshape(x.shape))
         return self.out_proj(o).astype(jnp.float32)
 

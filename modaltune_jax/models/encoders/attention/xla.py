@@ -1,4 +1,4 @@
-"""Softmax attention that returns its log-sum-exp and never holds all logits at once."""
+"""Attention in plain JAX, for any platform: the reference of all others, and the only one with a bias."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.alibi import GridBias, distance_bias
@@ -16,6 +17,9 @@ _BLOCK_CPU = 2**20
 _BLOCK_ACCELERATOR = 2**28
 _MASKED = -1e30
 
+SAVED = "attention"
+"""Name, for policies of `jax.checkpoint`, of output and log-sum-exp, which the backward pass needs."""
+
 
 def attend(
     q: Float[Array, "n s h d"],
@@ -24,53 +28,52 @@ def attend(
     kv_len: Int[Array, "n"],
     *,
     bias: GridBias | None = None,
+    zero_keys: int = 0,
     block: int | None = None,
 ) -> tuple[Float[Array, "n s h d"], Float[Array, "n s h"]]:
-    """Attention of every query to the first `kv_len` keys of its row, scaled by 1 / sqrt(d).
+    """As `attention.attend`, by blocks of logits, one after another.
 
-    Softmax and log-sum-exp are float32 whatever the dtype of `q`. Only q, k, v, the output and the
-    log-sum-exp are kept for the backward pass, which forms the logits again. The log-sum-exp is a
-    constant to differentiation: its gradient is defined as zero.
+    Only q, k, v, the output and the log-sum-exp are kept for the backward pass, which forms the logits
+    again. A bias is computed for one block after another too, in float32.
 
     Args:
       q: queries.
-      k: keys; those at or beyond `kv_len` are not seen.
+      k: keys.
       v: values.
-      kv_len: number of keys per row. A row with 0 keys yields zeros.
-      bias: added to the scaled logits, a constant to differentiation. Queries and keys are then the same
-        tokens (s = t). It is computed for one block of logits after another, in float32.
+      kv_len: number of keys per row.
+      bias: added to the scaled logits.
+      zero_keys: further keys with logit 0 and value 0.
       block: logits to hold at once; None picks it by platform.
-
-    Returns:
-      The output in the dtype of `q`, and the log-sum-exp of the scaled logits in float32.
     """
     if block is None:
         block = _BLOCK_CPU if jax.default_backend() == "cpu" else _BLOCK_ACCELERATOR
-    return _attend(q, k, v, kv_len, bias, block)
+    return _attend(q, k, v, kv_len, bias, zero_keys, block)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q, k, v, kv_len, bias, block):
-    return _forward(q, k, v, kv_len, bias, block)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(q, k, v, kv_len, bias, zero_keys, block):
+    return _forward(q, k, v, kv_len, bias, zero_keys, block)[0]
 
 
-def _forward(q, k, v, kv_len, bias, block):
+def _forward(q, k, v, kv_len, bias, zero_keys, block):
     heads = q.shape[2]
     rows, queries = _block_sizes(q.shape, k.shape[1], block)
 
     def some_rows(args):
         (q, q_places), keys = args
-        o, lse = lax.map(lambda chunk: _attend_chunk(keys, chunk), _split((q, q_places), queries))
+        o, lse = lax.map(lambda chunk: _attend_chunk(keys, chunk, zero_keys), _split((q, q_places), queries))
         return _join_queries(o, q.shape[1]), _join_queries(lse[..., None], q.shape[1])
 
     o, lse = lax.map(some_rows, _rows(q, k, v, kv_len, bias, rows))
     o, lse = _unhead_rows(o, heads), _unhead_rows(lse, heads)[..., 0]
+    o, lse = checkpoint_name(o, SAVED), checkpoint_name(lse, SAVED)
     return (o, lse), (q, k, v, kv_len, bias, o, lse)
 
 
-def _backward(block, residuals, cotangents):
+def _backward(zero_keys, block, residuals, cotangents):
     q, k, v, kv_len, bias, o, lse = residuals
     do, _ = cotangents
+    del zero_keys  # they are in the log-sum-exp, and have no gradient of their own
     heads = q.shape[2]
     rows, queries = _block_sizes(q.shape, k.shape[1], block)
     # Row sums of dO * O stand for the softmax Jacobian's second term (Dao et al. 2022, app. B).
@@ -93,14 +96,19 @@ def _backward(block, residuals, cotangents):
 _attend.defvjp(_forward, _backward)
 
 
-def _attend_chunk(keys, chunk):
+def _attend_chunk(keys, chunk, zero_keys):
     """Output of some queries `[p, s, d]` of p rows, in their dtype, and log-sum-exp in float32."""
     q, q_places = chunk
     _, v, *_ = keys
     logits, seen = _logits(q, q_places, keys)
     top = jnp.max(logits, axis=-1, keepdims=True)
+    if zero_keys:
+        top = jnp.maximum(top, 0.0)
     weights = jnp.where(seen, jnp.exp(logits - top), 0.0)
-    total = jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    if zero_keys:
+        total = total + zero_keys * jnp.exp(-top)
+    total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     o = _dot("psk,pkd->psd", weights.astype(v.dtype), v) / total
     return o.astype(q.dtype), (top + jnp.log(total))[..., 0]
 
