@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.attention import attend
 
-# Log-sum-exp of a head at a position that it skips: its branch gets no weight there.
-_SKIPPED = -1e8
+SKIPPED = -1e8
+"""Log-sum-exp of a head at a position that it skips: its branch gets no weight there."""
 
 
 def dilated_attention(
@@ -51,10 +51,28 @@ def dilated_attention(
         _branch(q, k, v, length, segment, ratio)
         for segment, ratio in zip(segment_lengths, dilated_ratios, strict=True)
     ]
+    return mix(branches).astype(q.dtype)
+
+
+def mix(
+    branches: Sequence[tuple[Float[Array, "b n h d"], Float[Array, "b n h"]]],
+) -> Float[Array, "b n h d"]:
+    """The outputs of all branches, weighed by their log-sum-exp; weights are constants to differentiation."""
     outputs, lses = zip(*branches, strict=True)
     weights = lax.stop_gradient(jax.nn.softmax(jnp.stack(lses), axis=0))
-    mixed = sum(w[..., None] * o for w, o in zip(weights, outputs, strict=True))
-    return mixed.astype(q.dtype)
+    return sum(w[..., None] * o for w, o in zip(weights, outputs, strict=True))
+
+
+def keys_of_segments(
+    length: Int[Array, "b"], starts: Int[Array, "i"], segment: int, ratio: int
+) -> Int[Array, "b i"]:
+    """How many of the thinned keys count in the segments that begin at `starts`, at least 1.
+
+    A sequence shorter than the segment is its own segment, so its keys end with its own stride; a longer
+    one fills every segment with zero rows. Segments that start beyond the end are never read.
+    """
+    keys = jnp.where(length > segment, -(-segment // ratio), -(-length // ratio))
+    return jnp.where(starts < length[:, None], keys[:, None], 1)
 
 
 def _branch(q, k, v, length, segment, ratio):
@@ -62,17 +80,11 @@ def _branch(q, k, v, length, segment, ratio):
     b, n, h, _ = q.shape
     segment = min(segment, n)
     num_segments = -(-n // segment)
-    q, k, v = (_thin(_cut(x, segment), ratio) for x in (q, k, v))
-
-    # A sequence shorter than the segment is its own segment, so its keys end with its own stride; a
-    # longer one fills every segment with zero rows. Segments that start beyond the end are never read.
-    keys = jnp.where(length > segment, q.shape[1], -(-length // ratio))
-    starts = jnp.arange(num_segments) * segment
-    keys = jnp.where(starts < length[:, None], keys[:, None], 1).reshape(b * num_segments)
-
-    o, lse = attend(q, k, v, keys)
-    o = _spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, num_segments * segment, h, -1)
-    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :segment, :h].reshape(b, num_segments * segment, h)
+    q, k, v = (thin(_cut(x, segment), ratio) for x in (q, k, v))
+    keys = keys_of_segments(length, jnp.arange(num_segments) * segment, segment, ratio)
+    o, lse = attend(q, k, v, keys.reshape(b * num_segments))
+    o = spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, num_segments * segment, h, -1)
+    lse = spread(lse[..., None], ratio, SKIPPED)[:, :segment, :h].reshape(b, num_segments * segment, h)
     return o[:, :n], lse[:, :n]
 
 
@@ -82,7 +94,7 @@ def _cut(x: Float[Array, "b n h d"], segment: int) -> Float[Array, "c segment h 
     return jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))).reshape(-1, segment, *x.shape[2:])
 
 
-def _thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads d"]:
+def thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads d"]:
     """Leaves head group j the rows j, j + ratio, ...; rows and heads are filled with zeros to multiples.
 
     With (row in stride, head group) as one axis, the kept pairs are its diagonal: a strided slice.
@@ -93,7 +105,7 @@ def _thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads 
     return diagonal.reshape(c, s // ratio, h, d)
 
 
-def _spread(x: Float[Array, "c kept h d"], ratio: int, fill: float) -> Float[Array, "c s h d"]:
+def spread(x: Float[Array, "c kept h d"], ratio: int, fill: float) -> Float[Array, "c s h d"]:
     """Puts thinned rows back in place, `fill` where a head skipped a position."""
     c, kept, h, d = x.shape
     x = x.reshape(c, kept, ratio, h // ratio, d)
