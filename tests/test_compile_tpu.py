@@ -57,17 +57,18 @@ def test_collectives_of_a_program():
 )
 def test_a_small_model_compiles_and_fits(tmp_path):
     command = [sys.executable, "benchmarks/compile_tpu.py", "--tiny", "--chips", "v5e", "--tiles", "512"]
+    # What the tests set for the compiler of CPUs is not meant for this one.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    path = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*command, "--json", tmp_path / "facts.json"],
+        [*command, "--meshes", "4,2,2", "--json", tmp_path / "facts.json"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env=environment | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    alone, slice_of_16 = json.loads((tmp_path / "facts.json").read_text())["rows"]
-    assert alone["kernels"] > 0
-    assert not alone["collectives"]
-    assert slice_of_16["kernels"] > 0
-    assert slice_of_16["collectives"]["collective-permute"]["count"] > 0
+    (row,) = json.loads((tmp_path / "facts.json").read_text())["rows"]
+    assert row["kernels"] > 0
+    assert row["collectives"]["collective-permute"]["count"] > 0
