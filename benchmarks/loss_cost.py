@@ -108,7 +108,7 @@ def prepare(loss, memory: int) -> dict:
     )
     frozen = partitioning.replicate(frozen, mesh)
     batch = partitioning.shard_batch(make_batch(rng, config.model), mesh)
-    step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 100))
+    step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 100), mesh, current)
     compiled = step.lower(current, frozen, batch).compile()
 
     def run() -> None:

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.adapter_weights = ConfigDict({"path": ""})  # a converted checkpoint to start from
     config.loss = loss(distillation=1.0)
     config.optim = optim()
-    config.mesh = ConfigDict({"data": -1})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1})
     config.checkpoint = checkpoint()
     return config
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modaltune_jax.class_bank import prompts_from_templates
+from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.types import MODALITIES, TASKS, InputError
 
 _TERMS = ("distillation", "cox", "discrete_hazard", "ranking", "text_similarity")
@@ -67,6 +68,7 @@ def check(config: Any) -> None:
     _check_loss(config.loss)
     _check_runs(config)
     _check_training(config)
+    _check_mesh(config)
 
 
 def _check_ranges(config: Any) -> None:
@@ -176,6 +178,14 @@ def _check_training(config: Any) -> None:
     known = (*_SELECTION, *heads)
     if best != ("last",) and (not best or set(best) - set(known)):
         raise InputError(f"config.checkpoint.best is {best}; it must be ('last',) or some of {known}")
+
+
+def _check_mesh(config: Any) -> None:
+    if config.mesh.sequence > 1 and isinstance(config.model.encoder, TitanConfig):
+        raise InputError(
+            f"config.mesh.sequence is {config.mesh.sequence}, but every tile of TITAN attends to every other, "
+            "which would be gathered on each device all the same: set it to 1 and use mesh.data and mesh.fsdp"
+        )
 
 
 def _check_loss(loss: Any) -> None:

@@ -91,15 +91,30 @@ class Run:
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, objective: Objective
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    mesh: Mesh,
+    placed: TrainState,
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted step: gradients and optimizer state exist for trainable leaves only."""
+    """The jitted step: gradients and optimizer state exist for trainable leaves only.
+
+    Args:
+      graphdef: of the model.
+      optimizer: of the trainable leaves.
+      objective: the loss.
+      mesh: the devices.
+      placed: a state as it lies on the mesh, which the step leaves it in: a second step on other shardings
+        than the first would compile again.
+    """
 
     def train_step(state: TrainState, frozen: Params, batch: Batch):
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
         def loss(trainable: Params):
-            out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch, key)
+            params = partitioning.gather_params(merge_params(trainable, frozen), mesh)
+            with partitioning.tracing(mesh):
+                out = nnx.merge(graphdef, params)(batch, key)
             value, terms, memory = objective(out.embedding, out.predictions, batch, state.memory, state.step)
             return value, (terms, memory)
 
@@ -114,21 +129,26 @@ def make_train_step(
         }
         return TrainState(state.step + 1, state.seed, trainable, opt_state, memory), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    places = jax.tree.map(lambda leaf: leaf.sharding, placed)
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(places, everywhere))
 
 
 def make_predict_step(
-    graphdef: nnx.GraphDef, bank: jax.Array | np.ndarray
+    graphdef: nnx.GraphDef, bank: jax.Array | np.ndarray, mesh: Mesh
 ) -> Callable[[Params, Params, Batch], dict[str, jax.Array]]:
     """The jitted evaluation pass: dropout off.
 
     Args:
       graphdef: of the model.
       bank: `[k, d]` text vectors of the classes, for a model with a head for them.
+      mesh: the devices.
     """
 
     def predict_step(trainable: Params, frozen: Params, batch: Batch) -> dict[str, jax.Array]:
-        out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch)
+        params = partitioning.gather_params(merge_params(trainable, frozen), mesh)
+        with partitioning.tracing(mesh):
+            out = nnx.merge(graphdef, params)(batch)
         said = out.predictions
         values = {"embedding": out.embedding, "risk": said.risk, "hazard": said.hazard}
         if said.text is not None:
@@ -178,8 +198,7 @@ def build(
         partitioning.replicate(jnp.int32(0), mesh),
         partitioning.replicate(jnp.uint32(seed), mesh),
         trainable,
-        # Placed like the rest: a first step on other shardings than the second would compile twice.
-        partitioning.replicate(optimizer.init(trainable), mesh),
+        partitioning.shard_opt_state(optimizer, trainable, mesh),
         partitioning.replicate(RiskMemory.empty(memory), mesh) if memory else None,
     )
     run = Run(
@@ -195,8 +214,10 @@ def build(
             graphdef,
             optimizer,
             make_objective(config.loss, targets.supervision.space, batches.steps_per_epoch),
+            mesh,
+            first,
         ),
-        predict_step=make_predict_step(graphdef, targets.supervision.space.bank),
+        predict_step=make_predict_step(graphdef, targets.supervision.space.bank, mesh),
         batches=batches,
     )
     return run, first
@@ -414,5 +435,5 @@ def _batches(run: Run) -> dict[str, Any]:
 
 
 def _shards(mesh: Mesh) -> dict[str, Any]:
-    """How batches are cut: rows for every device of the data axis, loaded by this process's share."""
-    return {"num_shards": mesh.shape["data"], "shard": partitioning.process_shard()}
+    """How batches are cut: cases for every device that holds some, loaded by this process's share."""
+    return {"num_shards": partitioning.num_case_shards(mesh), "shard": partitioning.process_shard(mesh)}

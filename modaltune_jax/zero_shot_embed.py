@@ -24,7 +24,14 @@ from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import Transforms
 from modaltune_jax.models.encoders.titan import Titan, TitanConfig
 from modaltune_jax.models.weights import EncoderWeightsConfig
-from modaltune_jax.partitioning import make_mesh, process_shard, shard_params
+from modaltune_jax.partitioning import (
+    gather_params,
+    make_mesh,
+    num_case_shards,
+    process_shard,
+    shard_params,
+    tracing,
+)
 from modaltune_jax.targets import load_encoder
 from modaltune_jax.types import Batch, InputError
 
@@ -143,8 +150,9 @@ def embed_slides(
 
     @jax.jit
     def embed(params: Params, batch: Batch) -> Float[Array, "b d"]:
-        titan = nnx.merge(graphdef, params)
-        return titan.slide_embedding(batch.features, batch.cells, batch.length)
+        titan = nnx.merge(graphdef, gather_params(params, mesh))
+        with tracing(mesh):
+            return titan.slide_embedding(batch.features, batch.cells, batch.length)
 
     batches = eval_batches(
         records,
@@ -152,8 +160,8 @@ def embed_slides(
         np.zeros((records.num_cases, 0, 0), np.float32),
         _UNFITTED,
         dataclasses.replace(config.pipeline, modalities=("slides",)),
-        shard=process_shard(),
-        num_shards=mesh.shape["data"],
+        shard=process_shard(mesh),
+        num_shards=num_case_shards(mesh),
     )
     bar = tqdm(batches, desc="embedding slides", unit="batch", total=batches.steps_per_epoch)
     # Threads read the next batches meanwhile: waiting costs little, and the bar shows what is done.

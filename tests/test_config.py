@@ -245,7 +245,7 @@ def test_watching_notes_reads_of_the_package_only(data):
     dataclasses.replace(config.pipeline)
     assert not seen
     partitioning.make_mesh(config.mesh)
-    assert seen == {"MeshConfig.data"}
+    assert seen == {"MeshConfig.data", "MeshConfig.fsdp", "MeshConfig.sequence"}
 
 
 def test_every_key_is_read(data, tmp_path, capsys):

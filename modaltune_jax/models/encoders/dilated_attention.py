@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.attention import attend
 
-# Log-sum-exp of a head at a position that it skips: its branch gets no weight there.
-_SKIPPED = -1e8
+SKIPPED = -1e8
+"""Log-sum-exp of a head at a position that it skips: its branch gets no weight there."""
 
 
 def dilated_attention(
@@ -53,10 +53,28 @@ def dilated_attention(
         _branch(q, k, v, length, segment, ratio, implementation)
         for segment, ratio in zip(segment_lengths, dilated_ratios, strict=True)
     ]
+    return mix(branches).astype(q.dtype)
+
+
+def mix(
+    branches: Sequence[tuple[Float[Array, "b n h d"], Float[Array, "b n h"]]],
+) -> Float[Array, "b n h d"]:
+    """The outputs of all branches, weighed by their log-sum-exp; weights are constants to differentiation."""
     outputs, lses = zip(*branches, strict=True)
     weights = lax.stop_gradient(jax.nn.softmax(jnp.stack(lses), axis=0))
-    mixed = sum(w[..., None] * o for w, o in zip(weights, outputs, strict=True))
-    return mixed.astype(q.dtype)
+    return sum(w[..., None] * o for w, o in zip(weights, outputs, strict=True))
+
+
+def keys_of_segments(
+    length: Int[Array, "b"], starts: Int[Array, "i"], segment: int, ratio: int
+) -> Int[Array, "b i"]:
+    """How many of the thinned keys count in the segments that begin at `starts`, at least 1.
+
+    A sequence shorter than the segment is its own segment, so its keys end with its own stride; a longer
+    one fills every segment with zero rows. Segments that start beyond the end are never read.
+    """
+    keys = jnp.where(length > segment, -(-segment // ratio), -(-length // ratio))
+    return jnp.where(starts < length[:, None], keys[:, None], 1)
 
 
 def _branch(q, k, v, length, segment, ratio, implementation):
@@ -75,17 +93,11 @@ def _whole_segments(q, k, v, length, segment, ratio, implementation):
     """A branch on sequences of as many rows as their segments have."""
     b, n, h, _ = q.shape
     num_segments = n // segment
-    q, k, v = (_thin(_cut(x, segment), ratio) for x in (q, k, v))
-
-    # A sequence shorter than the segment is its own segment, so its keys end with its own stride; a
-    # longer one fills every segment with zero rows. Segments that start beyond the end are never read.
-    keys = jnp.where(length > segment, q.shape[1], -(-length // ratio))
-    starts = jnp.arange(num_segments) * segment
-    keys = jnp.where(starts < length[:, None], keys[:, None], 1).reshape(b * num_segments)
-
-    o, lse = attend(q, k, v, keys, implementation=implementation)
-    o = _spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, n, h, -1)
-    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :segment, :h].reshape(b, n, h)
+    q, k, v = (thin(_cut(x, segment), ratio) for x in (q, k, v))
+    keys = keys_of_segments(length, jnp.arange(num_segments) * segment, segment, ratio)
+    o, lse = attend(q, k, v, keys.reshape(b * num_segments), implementation=implementation)
+    o = spread(o, ratio, 0.0)[:, :segment, :h].reshape(b, n, h, -1)
+    lse = spread(lse[..., None], ratio, SKIPPED)[:, :segment, :h].reshape(b, n, h)
     return o, lse
 
 
@@ -96,12 +108,12 @@ def _last_segment(q, k, v, segment, ratio, implementation):
     sequence is longer than one segment only, and there all of its rows are keys.
     """
     b, rows, h, _ = q.shape
-    q, k, v = (_thin(x, ratio) for x in (q, k, v))
+    q, k, v = (thin(x, ratio) for x in (q, k, v))
     kept = q.shape[1]
     zero_keys = -(-segment // ratio) - kept
     o, lse = attend(q, k, v, jnp.full(b, kept), zero_keys=zero_keys, implementation=implementation)
-    o = _spread(o, ratio, 0.0)[:, :rows, :h]
-    lse = _spread(lse[..., None], ratio, _SKIPPED)[:, :rows, :h, 0]
+    o = spread(o, ratio, 0.0)[:, :rows, :h]
+    lse = spread(lse[..., None], ratio, SKIPPED)[:, :rows, :h, 0]
     return o, lse
 
 
@@ -110,7 +122,7 @@ def _cut(x: Float[Array, "b n h d"], segment: int) -> Float[Array, "c segment h 
     return x.reshape(-1, segment, *x.shape[2:])
 
 
-def _thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads d"]:
+def thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads d"]:
     """Leaves head group j the rows j, j + ratio, ...; rows and heads are filled with zeros to multiples.
 
     With (row in stride, head group) as one axis, the kept pairs are its diagonal: a strided slice.
@@ -121,7 +133,7 @@ def _thin(x: Float[Array, "c s h d"], ratio: int) -> Float[Array, "c kept heads 
     return diagonal.reshape(c, s // ratio, h, d)
 
 
-def _spread(x: Float[Array, "c kept h d"], ratio: int, fill: float) -> Float[Array, "c s h d"]:
+def spread(x: Float[Array, "c kept h d"], ratio: int, fill: float) -> Float[Array, "c s h d"]:
     """Puts thinned rows back in place, `fill` where a head skipped a position."""
     c, kept, h, d = x.shape
     x = x.reshape(c, kept, ratio, h // ratio, d)

@@ -12,9 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.attention import IMPLEMENTATIONS
 from modaltune_jax.models.encoders.base import Tokens
-from modaltune_jax.models.encoders.dilated_attention import dilated_attention
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
 from modaltune_jax.models.encoders.positions import grid_positions
+from modaltune_jax.models.encoders.sequence_parallel import (
+    join_class_token,
+    part_class_token,
+    sharded_dilated_attention,
+)
 from modaltune_jax.models.layers import LayerNorm, Linear
 from modaltune_jax.models.regularisation import drop_path, dropout, fold
 from modaltune_jax.types import InputError
@@ -121,9 +125,10 @@ class LongNet(nnx.Module):
 
     def run_blocks(self, tokens: Tokens, start: int, stop: int, key: jax.Array | None = None) -> Tokens:
         """Runs layers `start` to `stop` (exclusive). `key` switches dropout on; None is evaluation."""
-        x = jnp.concatenate([tokens.cls[:, None], tokens.tiles], axis=1)
+        x = join_class_token(tokens.cls, tokens.tiles)
         x = self.encoder.run_layers(x, tokens.length + 1, start, stop, key)
-        return tokens._replace(cls=x[:, 0], tiles=x[:, 1:])
+        cls, tiles = part_class_token(x, tokens.length)
+        return tokens._replace(cls=cls, tiles=tiles)
 
     def pool(self, tokens: Tokens) -> Float[Array, "b d"]:
         """The class token without any norm, as the adapter path takes it."""
@@ -220,7 +225,7 @@ class SelfAttention(nnx.Module):
         heads = (*x.shape[:2], config.num_heads, -1)
         q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         branches = (config.segment_lengths, config.dilated_ratios)
-        o = dilated_attention(q, k, v, length, *branches, config.attention)
+        o = sharded_dilated_attention(q, k, v, length, *branches, config.attention)
         o = self.inner_attn_ln(o.reshape(x.shape))
         return self.out_proj(o).astype(jnp.float32)
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.alibi import GridBias, head_slopes
 from modaltune_jax.models.encoders.attention import attend
 from modaltune_jax.models.encoders.base import Tokens
 from modaltune_jax.models.layers import LayerNorm, Linear, rowwise
+from modaltune_jax.partitioning import WHOLE_CASES, per_case
 from modaltune_jax.types import InputError
 
 
@@ -179,7 +181,9 @@ class SelfAttention(nnx.Module):
         assert self.qkv.bias is not None
         kernel, qkv_bias = self.qkv.kernel[...], self.qkv.bias[...]
         q, k, v = _packed_heads((x, x, x), kernel, qkv_bias, self.num_heads, self.dtype)
-        o, _ = attend(q, k, v, length, bias=bias)
+        specs = (*(WHOLE_CASES,) * 4, GridBias(WHOLE_CASES, WHOLE_CASES, P()))
+        attention = per_case(lambda *arrays: attend(*arrays[:4], bias=arrays[4]), specs)
+        o, _ = attention(q, k, v, length, bias)
         return self.proj(o.reshape(x.shape)).astype(jnp.float32)
 
 
@@ -226,7 +230,7 @@ class PoolAttention(nnx.Module):
         """What each query reads from the first `length` rows of `memory`, in float32."""
         kernel, bias = self.in_proj_weight[...], self.in_proj_bias[...]
         q, k, v = _packed_heads((query, memory, memory), kernel, bias, self.num_heads, self.dtype)
-        o, _ = attend(q, k, v, length)
+        o, _ = per_case(attend)(q, k, v, length)
         return self.out_proj(o.reshape(query.shape)).astype(jnp.float32)
 
 
