@@ -8,9 +8,9 @@ encoder, three tasks), the same random weights, converted by `modaltune_jax.conv
 is forward and backward pass of the text loss, without the optimizer. Each lives in a process of its own; they
 take turns, so that whatever else the machine does falls on both, and the fastest round of each counts.
 
-The reference runs as published, one task after the other, with torch's own flash attention where flash-attn is
-missing. In its favour it goes back after every task (the trainer holds three graphs and goes back once, which takes
-three times the memory), and both processes keep the memory that they were once given and wait for
+The reference runs as published, one task after the other, with torch's own flash attention where flash-attn
+is missing. In its favour it goes back after every task (the trainer holds three graphs and goes back once,
+which takes three times the memory), and both processes keep the memory that they were once given and wait for
 others without spinning. Dropout is off, so that outputs can be compared; --dropout switches it on in both.
 """
 
@@ -88,7 +88,7 @@ def serve_jax(options: argparse.Namespace, folder: Path, connection: Any) -> Non
 
 
 def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
-    """The experiment, and a function from a batch to loss, embedding and gradient, compiled at the first call."""
+    """The experiment, and a function from a batch to loss, embedding and gradient."""
     import jax
     from flax import nnx
 

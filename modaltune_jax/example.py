@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     flags = _FLAGS.format(folder=folder, cohorts=cohorts)
     (options.folder / "cohort.args").write_text(flags, encoding="utf-8")
     num_slides = sum(len(case.slides) for case in cases)
-    print(_NEXT.format(folder=folder, num_slides=num_slides, num_cases=len(cases)))
+    command.say(_NEXT.format(folder=folder, num_slides=num_slides, num_cases=len(cases)))
 
 
 def run() -> None:
