@@ -114,7 +114,11 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if which not in self._managers:
-            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep[which])
+            # Without names of their own, processes that save "best" and "latest" wait at each other's barriers.
+            names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep[which], multiprocessing_options=names
+            )
             self._managers[which] = ocp.CheckpointManager(self._directory / which, options=options)
         return self._managers[which]
 

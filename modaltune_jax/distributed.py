@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 
 from modaltune_jax.types import InputError
 
@@ -90,8 +92,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(reason: str) -> None:
-    """Goes on when every process is here, so that files of the first are there for all."""
+@contextlib.contextmanager
+def first_goes_first(purpose: str) -> Iterator[None]:
+    """The others begin with what is inside when the first process is through, and find the files it wrote."""
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices(reason)
+    if not is_first():
+        multihost_utils.sync_global_devices(purpose)
+    yield
+    if is_first():
+        multihost_utils.sync_global_devices(purpose)

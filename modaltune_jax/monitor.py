@@ -27,17 +27,24 @@ class Monitor:
       start: steps done before.
       num_steps: steps in all.
       steps_per_epoch: to show epochs.
+      is_writing: False only watches that losses are finite, in a process beside the one that writes.
     """
 
-    def __init__(self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int):
+    def __init__(
+        self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int, *, is_writing: bool = True
+    ):
         from tensorboardX import SummaryWriter
 
-        workdir.mkdir(parents=True, exist_ok=True)
+        self._is_writing = is_writing
         self._path = workdir / "metrics.jsonl"
         self._probes_path = workdir / "probes_val.csv"
-        _keep_until(self._path, start)
-        self._lines = self._path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        if is_writing:
+            workdir.mkdir(parents=True, exist_ok=True)
+            _keep_until(self._path, start)
+        self._lines = (self._path if is_writing else Path(os.devnull)).open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=start + 1, write_to_disk=is_writing
+        )
         self._bar = tqdm(
             total=num_steps,
             initial=start,
@@ -45,6 +52,7 @@ class Monitor:
             dynamic_ncols=True,
             desc="/".join(workdir.parts[-2:]),
             mininterval=0.5,
+            disable=not is_writing,
         )
         self._steps_per_epoch = steps_per_epoch
         self._pending: list[dict[str, jax.Array]] = []
@@ -88,6 +96,8 @@ class Monitor:
 
     def probes(self, step: int, table: pd.DataFrame, score: float) -> None:
         """Writes the validation probes of a step."""
+        if not self._is_writing:
+            return
         overall = table[table["site"] == "overall"]
         named = zip(map(score_name, overall["target"], overall["method"]), overall["value"], strict=True)
         row = {name: float(value) for name, value in named if not math.isnan(value)}

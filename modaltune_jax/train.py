@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config
+from modaltune_jax.distributed import is_first
 from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
@@ -245,7 +246,8 @@ def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
             state, best = restored.state["state"], restored.meta["best"]
             batches.set_state(restored.meta["data"])
         start = int(state.step)
-        with Monitor(workdir, start, num_steps, run.steps_per_epoch) as monitor:
+        is_writing = is_first()
+        with Monitor(workdir, start, num_steps, run.steps_per_epoch, is_writing=is_writing) as monitor:
             for step in range(start + 1, num_steps + 1):
                 batch = partitioning.shard_batch(next(batches), run.mesh)
                 state, metrics = run.train_step(state, run.frozen, batch)
