@@ -13,7 +13,8 @@ _INSTRUCTION = re.compile(
 )
 # Three notations: {{0,1},{2,3}} and [2,2]<=[4] and mesh['a'=2,'b'=2] {'b'}, of which 'b':(1)2 is a part.
 _GROUPS = re.compile(
-    r"replica_groups=(?:\{\{(?P<listed>[\d,]+)\}|\[\d+,(?P<size>\d+)\]|mesh\[(?P<axes>[^\]]*)\] ?\{(?P<used>[^}]*)\})"
+    r"replica_groups=(?:\{\{(?P<listed>[\d,]+)\}|\[\d+,(?P<size>\d+)\]"
+    r"|mesh\[(?P<axes>[^\]]*)\] ?\{(?P<used>[^}]*)\})"
 )
 
 

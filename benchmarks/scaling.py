@@ -1,10 +1,10 @@
-"""What more devices cost: collectives of the compiled train step on 1, 2, 4 and 8 virtual devices, and a model.
+"""What more devices cost: collectives of the compiled train step on 1, 2, 4, 8 virtual devices, and a model.
 
     python benchmarks/scaling.py [--quick] [--axes data fsdp sequence] [--json FILE]
 
-The step is compiled, not run: collectives and memory are the compiler's, the efficiency is arithmetic from link
-speed, peak and share of it that are flags. Along `data` and `fsdp` every device gets a case of its own (weak
-scaling), along `sequence` one case is split (strong scaling). Communication is taken to hide behind nothing.
+The step is compiled, not run: collectives and memory are the compiler's, the efficiency is arithmetic from
+link speed, peak and share of it that are flags. Along `data` and `fsdp` every device gets a case of its own
+(weak scaling), along `sequence` one case is split (strong scaling). Nothing hides communication in the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main() -> None:
         row["efficiency"] = work * alone["seconds"] / (row["devices"] * row["seconds"])
     print(_table(rows))
     if options.json:
-        options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "rows": rows}, indent=1))
+        options.json.write_text(
+            json.dumps({"options": vars(options) | {"json": None}, "rows": rows}, indent=1)
+        )
 
 
 def measure(axis: str, num_devices: int, options: argparse.Namespace) -> dict:
@@ -44,7 +46,9 @@ def measure(axis: str, num_devices: int, options: argparse.Namespace) -> dict:
     sent = sum(one.bytes_sent for one in found)
     memory = compiled.memory_analysis()
     split = num_devices if axis == "sequence" else 1
-    compute = flops_of_a_device(encoder, options.tiles + 1, split) / (options.tflops * 1e12 * options.utilisation)
+    compute = flops_of_a_device(encoder, options.tiles + 1, split) / (
+        options.tflops * 1e12 * options.utilisation
+    )
     return {
         "axis": axis,
         "devices": num_devices,
@@ -57,7 +61,7 @@ def measure(axis: str, num_devices: int, options: argparse.Namespace) -> dict:
 
 
 def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
-    """The train step for cases of `tiles` tiles, one a device of `data` or `fsdp`, and its encoder's config."""
+    """The train step for cases of `tiles` tiles, one a device of `data` or `fsdp`, and its encoder."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -104,7 +108,9 @@ def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
     state = TrainState(
         everywhere((), jnp.int32), everywhere((), jnp.uint32), trainable, optimizer.init(trainable), None
     )
-    space = LabelSpace(np.ones((1, 3), np.float32), np.ones((1, 4), np.float32), np.zeros(1, np.int32), np.ones(1))
+    space = LabelSpace(
+        np.ones((1, 3), np.float32), np.ones((1, 4), np.float32), np.zeros(1, np.int32), np.ones(1)
+    )
     step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 1), mesh, state)
     cases, tiles = partitioning.num_case_shards(mesh), options.tiles + 1
     rows = P(partitioning.CASES, "sequence")
@@ -130,8 +136,8 @@ def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
 def flops_of_a_device(encoder, tokens: int, split: int) -> float:
     """Operations of the encoder in a step of a case and three tasks, on one of `split` devices that share it.
 
-    Forward and backward of linear layers 2 x (frozen weights), of attention 3.5 x. A device whose rows lie in two
-    segments computes its queries against both, which is counted.
+    Forward and backward of linear layers 2 x (frozen weights), of attention 3.5 x. A device whose rows lie in
+    two segments computes its queries against both, which is counted.
     """
     from modaltune_jax.models.encoders.split_rows import SplitRows
 
@@ -160,12 +166,16 @@ def _table(rows: list[dict]) -> str:
 
 
 def _flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--axes", nargs="+", choices=("data", "fsdp", "sequence"), default=None)
     parser.add_argument("--tiles", type=int, default=25_599, help="a case; one more must divide by 128")
     parser.add_argument("--width", type=int, default=768, help="of the encoder, a multiple of 64")
     parser.add_argument("--depth", type=int, default=12, help="of the encoder")
-    parser.add_argument("--link", type=float, default=90.0, help="GB/s that a device sends at (v5p: 90 a link)")
+    parser.add_argument(
+        "--link", type=float, default=90.0, help="GB/s that a device sends at (v5p: 90 a link)"
+    )
     parser.add_argument("--tflops", type=float, default=459.0, help="peak of a device (v5p: 459, bfloat16)")
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that is reached")
     parser.add_argument("--quick", action="store_true", help="a small model, to see that this runs")
@@ -175,7 +185,9 @@ def _flags() -> argparse.Namespace:
     if options.quick:
         options.tiles, options.width, options.depth = 127, 64, 1
     if (options.tiles + 1) % 128:
-        parser.error(f"--tiles={options.tiles}: one more must divide by 128, as {options.tiles // 128 * 128 + 127}")
+        parser.error(
+            f"--tiles={options.tiles}: one more must divide by 128, as {options.tiles // 128 * 128 + 127}"
+        )
     return options
 
 

@@ -114,7 +114,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if which not in self._managers:
-            # Without names of their own, processes that save "best" and "latest" wait at each other's barriers.
+            # Without names of their own, savings of "best" and "latest" would wait at each other's barriers.
             names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep[which], multiprocessing_options=names

@@ -31,7 +31,7 @@ SUM = "channel_id=1, use_global_device_ids=true, to_apply=%add"
             id="an axis of a mesh and half of another",
         ),
         pytest.param(
-            f"%a = (f32[4]{{0}}, /*index=1*/s32[2]{{0}}) all-reduce(%x, %y), replica_groups={{{{0,1}}}}, {SUM}",
+            f"%a = (f32[4]{{0}}, /*index=1*/s32[2]{{0}}) all-reduce(%x), replica_groups={{{{0,1}}}}, {SUM}",
             [Collective("all-reduce", 1, 24)],
             id="several arrays at once",
         ),

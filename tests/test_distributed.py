@@ -69,8 +69,12 @@ def test_two_processes_train_and_one_of_them_writes(tmp_path):
         )
         for i in range(2)
     ]
-    (first, first_errors), (second, second_errors) = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], first_errors[-2000:] + second_errors[-2000:]
+    (first, first_errors), (second, second_errors) = [
+        process.communicate(timeout=240) for process in processes
+    ]
+    assert [process.returncode for process in processes] == [0, 0], (
+        first_errors[-2000:] + second_errors[-2000:]
+    )
     assert "results in run/" in first
     assert [line for line in second.splitlines() if "[Gloo]" not in line] == []
     assert "epoch" not in second_errors

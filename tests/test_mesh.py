@@ -64,7 +64,8 @@ for name, shape in ({"one": (1, 1, 1)} | MESHES).items():
     leaves = jax.tree.leaves(state.trainable)
     if shape[1] > 1:
         assert not all(leaf.is_fully_replicated for leaf in leaves)
-    whole = jax.jit(lambda x: x, out_shardings=jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec()))
+    everywhere = jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec())
+    whole = jax.jit(lambda x: x, out_shardings=everywhere)
     values = [np.asarray(leaf) for leaf in whole([*losses, *leaves])]
     if process == 0:
         np.savez(folder / f"{name} {num_processes}.npz", *values)

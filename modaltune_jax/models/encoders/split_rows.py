@@ -36,7 +36,9 @@ class SplitRows(NamedTuple):
     @property
     def num_windows(self) -> int:
         """Segments that a device has rows in: the most of any device."""
-        return max((start + self.rows - 1) // self.segment - start // self.segment + 1 for start in self._starts)
+        return max(
+            (start + self.rows - 1) // self.segment - start // self.segment + 1 for start in self._starts
+        )
 
     @property
     def left(self) -> int:

@@ -1,8 +1,8 @@
 """Branches of a split dilated attention whose stride does not go evenly into segments or devices.
 
 Which rows a head keeps then differs from segment to segment. Rows are found by index instead of by strided
-slices, and thinned keys and values are added up over the devices, each of which knows its own: twice the bytes
-of gathering them. In Prov-GigaPath that is one branch, of bags with more than 185 363 tokens.
+slices, and thinned keys and values are added up over the devices, each of which knows its own: twice the
+bytes of gathering them. In Prov-GigaPath that is one branch, of bags with more than 185 363 tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def branch(q, k, v, length, split, ratio):
     windows = first + jnp.arange(split.num_windows)
     k, v = (lax.psum(_thinned_everywhere(x, start, split, ratio), SEQUENCE) for x in (k, v))
     behind = ((0, 0), (0, split.num_windows), *((0, 0),) * 4)
-    k, v = (
-        lax.dynamic_slice_in_dim(jnp.pad(x, behind), first, split.num_windows, axis=1) for x in (k, v)
-    )
+    k, v = (lax.dynamic_slice_in_dim(jnp.pad(x, behind), first, split.num_windows, axis=1) for x in (k, v))
 
     # Of each segment, the strides that reach into the own rows.
     begin = jnp.maximum((start - windows * split.segment) // ratio, 0)
