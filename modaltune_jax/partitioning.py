@@ -192,7 +192,8 @@ def _place_rows(rows: Any, sharding: NamedSharding, mesh: Mesh, groups: tuple[in
     num_groups = mesh.shape["data"] * mesh.shape["fsdp"]
     shape = (per_group * num_groups, *rows.shape[1:])
 
-    def shard(index: tuple[slice, ...]) -> Any:
+    def shard(index: tuple[slice, ...] | None) -> Any:
+        assert index is not None
         start, stop, _ = index[0].indices(shape[0])
         offset = groups.index(start // per_group) * per_group - start
         return rows[(slice(start + offset, stop + offset), *index[1:])]
