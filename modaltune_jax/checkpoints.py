@@ -145,7 +145,11 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if which not in self._managers:
-            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep[which])
+            # Without names of their own, savings of "best" and "latest" would wait at each other's barriers.
+            names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep[which], multiprocessing_options=names
+            )
             self._managers[which] = ocp.CheckpointManager(self._directory / which, options=options)
         return self._managers[which]
 

@@ -183,8 +183,8 @@ def _check_training(config: Any) -> None:
 def _check_mesh(config: Any) -> None:
     if config.mesh.sequence > 1 and isinstance(config.model.encoder, TitanConfig):
         raise InputError(
-            f"config.mesh.sequence is {config.mesh.sequence}, but every tile of TITAN attends to every other, "
-            "which would be gathered on each device all the same: set it to 1 and use mesh.data and mesh.fsdp"
+            f"config.mesh.sequence is {config.mesh.sequence}, but every tile of TITAN attends to every "
+            "other, which would be gathered on each device: set it to 1 and use mesh.data and mesh.fsdp"
         )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 
 from modaltune_jax.types import InputError
 
-_OF_ONE = "--num-processes, --process-id and --coordinator belong together: give all three, or --distributed alone"
+_OF_ONE = (
+    "--num-processes, --process-id and --coordinator belong together: give all three, or --distributed alone"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +21,8 @@ class Processes:
     """Where the processes meet.
 
     Attributes:
-      coordinator: `host:port` of process 0; None lets jax find all three, as on TPU pods, under Slurm, MPI and
-        Kubernetes, or in the variables `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+      coordinator: `host:port` of process 0; None lets jax find all three, as on TPU pods, under Slurm, MPI
+        and Kubernetes, or in `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
       num_processes: how many there are.
       process_id: which one this is, from 0.
     """
@@ -54,8 +58,8 @@ def from_flags(options: argparse.Namespace) -> Processes | None:
         raise InputError(_OF_ONE)
     if not 0 <= options.process_id < options.num_processes:
         raise InputError(
-            f"--process-id={options.process_id}, but --num-processes={options.num_processes}: it must be from "
-            f"0 to {options.num_processes - 1}"
+            f"--process-id={options.process_id}, but --num-processes={options.num_processes}: it must be "
+            f"from 0 to {options.num_processes - 1}"
         )
     return Processes(*given)
 
@@ -76,8 +80,8 @@ def start(processes: Processes) -> None:
         where = f"at {processes.coordinator}" if processes.coordinator else "by themselves"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"the processes do not find each other {where} ({reason}); give --coordinator, --num-processes and "
-            "--process-id"
+            f"the processes do not find each other {where} ({reason}); give --coordinator, --num-processes "
+            "and --process-id"
         ) from error
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (to the end of the process)
@@ -90,8 +94,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(reason: str) -> None:
-    """Goes on when every process is here, so that files of the first are there for all."""
+@contextlib.contextmanager
+def first_goes_first(purpose: str) -> Iterator[None]:
+    """The others begin with what is inside when the first process is through, and find the files it wrote."""
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices(reason)
+    if not is_first():
+        multihost_utils.sync_global_devices(purpose)
+    yield
+    if is_first():
+        multihost_utils.sync_global_devices(purpose)

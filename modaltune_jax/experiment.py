@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
 from modaltune_jax import predictions, results
 from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.config_checks import modality_flags
+from modaltune_jax.distributed import first_goes_first, is_first
 from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
@@ -51,20 +53,21 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     folders = [workdir / variant / f"seed{seed}" for variant, _, seed in runs]
     for folder, (variant, _, _) in zip(folders, runs, strict=True):
         _check_same_config(folder, variant, described)
-    records = prepare(config.data)
-    check_selection(records.table, records.sites, config.checkpoint.best)
-    _check_gene_sets(config, records)
-    encoder = load_encoder(config.text.encoder)
-    targets = targets_of_records(
-        records,
-        encoder,
-        config.text,
-        config.loss,
-        num_bins=config.data.num_bins,
-        bins=config.data.bins,
-        clinical=config.data.clinical,
-        dim=config.model.embedding_dim,
-    )
+    with first_goes_first("records and targets"):
+        records = prepare(config.data)
+        check_selection(records.table, records.sites, config.checkpoint.best)
+        _check_gene_sets(config, records)
+        encoder = load_encoder(config.text.encoder)
+        targets = targets_of_records(
+            records,
+            encoder,
+            config.text,
+            config.loss,
+            num_bins=config.data.num_bins,
+            bins=config.data.bins,
+            clinical=config.data.clinical,
+            dim=config.model.embedding_dim,
+        )
     _describe(records)
     tables = []
     for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
@@ -74,15 +77,18 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         else:
             run, state = build(config, seed, shown, records, targets)
             if is_training:
-                folder.mkdir(parents=True, exist_ok=True)
-                _write_json(folder / "config.json", described)
+                if is_first():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    _write_json(folder / "config.json", described)
                 train(run, state, folder)
-                training_figure(folder)
+                if is_first():
+                    training_figure(folder)
             table = _probe_best(run, state, folder, is_training=is_training)
         tables.append(table.assign(variant=variant, seed=seed))
     everything = pd.concat(tables, ignore_index=True)
-    results.write(everything, workdir / "results")
-    comparison_figure(everything, workdir / "results.png")
+    if is_first():
+        results.write(everything, workdir / "results")
+        comparison_figure(everything, workdir / "results.png")
     print(f"\n{results.to_text(everything)}\n\nresults in {workdir}/: results.csv, results.json, results.png")
     return everything
 
@@ -93,6 +99,14 @@ def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool)
     print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
     outputs = predict(run, best, ("train", *SPLITS))
     table = score(run, outputs, SPLITS)
+    if is_first():
+        _write_results(run, folder, outputs, table, is_training=is_training)
+    return table
+
+
+def _write_results(
+    run: Run, folder: Path, outputs: dict[str, np.ndarray], table: pd.DataFrame, *, is_training: bool
+) -> None:
     cases, labels = run.records.table, run.targets.supervision.labels
     said = {name: values for name, values in outputs.items() if name != "embedding"}
     results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **said)
@@ -100,7 +114,6 @@ def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool)
         results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
         results.write(table, folder / "probes")
-    return table
 
 
 def _describe(records: Records) -> None:

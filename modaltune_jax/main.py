@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modaltune_jax import __version__, command, config_file
+from modaltune_jax import __version__, command, config_file, distributed
 
 _EXAMPLES = """\
 any value of the config can be set:
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     words, overrides = command.split_overrides(arguments)
     options = _parser().parse_args(words)
+    processes = distributed.from_flags(options)
     command.prepare_jax(options.verbosity)
     # A wrong path or file should not wait for jax.
     config_dict = config_file.load(options.config, overrides)
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     from modaltune_jax.config import unpack
 
     config = unpack(config_dict)
+    if processes is not None:
+        distributed.start(processes)
     workdir = Path(options.workdir or Path("runs") / config.name).expanduser()
     experiment.run(config, workdir, is_training=options.mode == "train")
 
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verbosity", type=int, default=-1, metavar="N", help="-1 warnings (default), 0 what happens, 1 all"
     )
+    distributed.add_flags(parser)
     parser.add_argument("--version", action="version", version=f"modaltune_jax {__version__}")
     return parser
 

@@ -29,10 +29,13 @@ class Monitor:
       start: steps done before.
       num_steps: steps in all.
       steps_per_epoch: to show epochs.
+      is_writing: False only watches that losses are finite, in a process beside the one that writes.
     """
 
-    def __init__(self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int):
-        self._is_writing = jax.process_index() == 0
+    def __init__(
+        self, workdir: Path, start: int, num_steps: int, steps_per_epoch: int, *, is_writing: bool = True
+    ):
+        self._is_writing = is_writing
         self._path = workdir / "metrics.jsonl"
         self._probes_path = workdir / "probes_val.csv"
         if self._is_writing:
@@ -89,6 +92,8 @@ class Monitor:
 
     def probes(self, step: int, table: pd.DataFrame, score: float) -> None:
         """Writes the validation probes of a step."""
+        if not self._is_writing:
+            return
         overall = table[table["site"] == "overall"]
         named = zip(map(score_name, overall["target"], overall["method"]), overall["value"], strict=True)
         row = {name: float(value) for name, value in named if not math.isnan(value)}

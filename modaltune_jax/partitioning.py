@@ -1,7 +1,7 @@
 """Where arrays live: the one place that knows devices.
 
-The mesh has three axes. Cases are spread over `data` and `fsdp`, the tiles of each case over `sequence`. Large
-parameters are cut over `fsdp`, and gathered where they are used.
+The mesh has three axes. Cases are spread over `data` and `fsdp`, the tiles of each case over `sequence`.
+Large parameters are cut over `fsdp`, and gathered where they are used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"(^|/)(bias\d?|scale|gamma|in_proj_bias|cls_token|temperature)$|(^|/)log_variance/", "replicate"),
     (r"(^|/)(kernel\d?|\w+_weight|proj|positions|query|cls)$", "shard"),
 )
-"""`(pattern, "shard" | "replicate")`: the first pattern found in a parameter's path decides, trainable or frozen.
+"""`(pattern, "shard" | "replicate")`: the first pattern found in a path decides, of frozen ones too.
 
 "shard" cuts the longest dimension that the axis `fsdp` divides, of arrays with `MIN_SHARDED` values or more;
 smaller ones are cheaper to hold everywhere than to gather.
@@ -87,8 +87,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
     devices = jax.devices()[: math.prod(shape)]
     if len({device.process_index for device in devices}) < jax.process_count():
         raise InputError(
-            f"the mesh takes {len(devices)} of {num_devices} devices, which leaves a process without any: let "
-            "mesh.data, fsdp and sequence multiply to the number of devices"
+            f"the mesh takes {len(devices)} of {num_devices} devices, which leaves a process without any: "
+            "let mesh.data, fsdp and sequence multiply to the number of devices"
         )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
@@ -136,7 +136,7 @@ def gather_params(params: Any, mesh: Mesh) -> Any:
 
 
 def shard_opt_state(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> optax.OptState:
-    """A new optimizer state for `params` on the mesh: moments lie as their parameters, the rest everywhere."""
+    """A new optimizer state for `params` on the mesh: moments lie as their parameters."""
     return optax.tree_map_params(
         optimizer,
         lambda moment, param: _put(moment, param.sharding),
@@ -192,7 +192,8 @@ def _place_rows(rows: Any, sharding: NamedSharding, mesh: Mesh, groups: tuple[in
     num_groups = mesh.shape["data"] * mesh.shape["fsdp"]
     shape = (per_group * num_groups, *rows.shape[1:])
 
-    def shard(index: tuple[slice, ...]) -> Any:
+    def shard(index: tuple[slice, ...] | None) -> Any:
+        assert index is not None
         start, stop, _ = index[0].indices(shape[0])
         offset = groups.index(start // per_group) * per_group - start
         return rows[(slice(start + offset, stop + offset), *index[1:])]

@@ -21,6 +21,7 @@ from modaltune_jax import partitioning
 from modaltune_jax.agreement import GO_ON, SAVE, STOP, Agreement
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config
+from modaltune_jax.distributed import is_first
 from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
@@ -253,7 +254,8 @@ def train(run: Run, state: TrainState, workdir: Path) -> TrainState:
         if data is not None:
             batches.set_state(data)
         start = int(state.step)
-        with Monitor(workdir, start, num_steps, run.steps_per_epoch) as monitor:
+        is_writing = is_first()
+        with Monitor(workdir, start, num_steps, run.steps_per_epoch, is_writing=is_writing) as monitor:
             for step in range(start, num_steps + 1):
                 if step > start:
                     batch = partitioning.shard_batch(next(batches), run.mesh)

@@ -43,12 +43,14 @@ config, records, targets = tiny.experiment(folder, loss=tiny.common.loss(distill
 encoder = dataclasses.replace(config.model.encoder, dropout=0.0, drop_path=0.0)
 pathways = dataclasses.replace(config.model.pathways, dropout=0.0)
 adapter = dataclasses.replace(config.model.adapter, drop_path=0.0)
-model = dataclasses.replace(config.model, encoder=encoder, pathways=pathways, adapter=adapter)
+model = dataclasses.replace(
+    config.model, encoder=encoder, pathways=pathways, adapter=adapter, modalities=("slides",)
+)
 for name, shape in ({"one": (1, 1, 1)} | MESHES).items():
     if num_processes > 1 and name != "data x fsdp x sequence":
         continue
     config = dataclasses.replace(config, model=model, mesh=partitioning.MeshConfig(*shape))
-    run, state = train.build(config, 0, ("slides", "expression"), records, targets)
+    run, state = train.build(config, 0, ("slides",), records, targets)
     batches = iter(train_batches(
         records, records.rows("train"), targets.values, targets.transforms, run.pipeline, seed=0,
         num_shards=8, shard=partitioning.process_shard(run.mesh),
@@ -62,7 +64,8 @@ for name, shape in ({"one": (1, 1, 1)} | MESHES).items():
     leaves = jax.tree.leaves(state.trainable)
     if shape[1] > 1:
         assert not all(leaf.is_fully_replicated for leaf in leaves)
-    whole = jax.jit(lambda x: x, out_shardings=jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec()))
+    everywhere = jax.sharding.NamedSharding(run.mesh, jax.sharding.PartitionSpec())
+    whole = jax.jit(lambda x: x, out_shardings=everywhere)
     values = [np.asarray(leaf) for leaf in whole([*losses, *leaves])]
     if process == 0:
         np.savez(folder / f"{name} {num_processes}.npz", *values)

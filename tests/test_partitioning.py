@@ -87,7 +87,11 @@ def test_a_parameter_without_a_rule_is_an_error(mesh):
 def _models():
     mean_pool = common.get_config()
     mean_pool.model.encoder = common.mean_pool(in_dim=12, width=16)
-    for name, config in (("longnet", common.get_config()), ("titan", titan.get_config()), ("mean", mean_pool)):
+    for name, config in (
+        ("longnet", common.get_config()),
+        ("titan", titan.get_config()),
+        ("mean", mean_pool),
+    ):
         tiny.shrink(config, {"mean": "mean_pool"}.get(name, name))
         config.model.modalities = ("slides", "expression", "clinical")
         config.model.expression_agg = "cls"

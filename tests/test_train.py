@@ -1,11 +1,8 @@
-"""A run: what trains and what stays, shapes and compilations, resume, devices."""
+"""A run: what trains and what stays, shapes and compilations, resume. Devices: test_mesh.py."""
 
 import dataclasses
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -266,37 +263,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder):
     trainable = jax.tree.map(lambda x: x * np.nan, state.trainable)
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(run, state._replace(trainable=trainable), folder / "nan")
-
-
-DEVICES = """
-import sys, jax, numpy as np
-from pathlib import Path
-from tests import tiny
-from modaltune_jax.signals import Terminated
-from modaltune_jax.train import build, train
-config, records, targets = tiny.experiment(Path(sys.argv[1]), b1=0.9)
-run, state = build(config, 0, ("slides", "expression"), records, targets)
-assert run.mesh.shape["data"] == int(sys.argv[3]), run.mesh
-last = train(run, state, Path(sys.argv[2]))
-flat, _ = jax.tree_util.tree_flatten_with_path(last.trainable)
-np.savez(sys.argv[2] + ".npz", **{jax.tree_util.keystr(path): value for path, value in flat})
-"""
-
-
-@pytest.mark.parametrize("num_devices", [8])
-def test_many_devices_equal_one(folder, tmp_path, finished, num_devices):
-    """The same run on eight devices: the same weights to rounding."""
-    _, last, _ = finished
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags}
-    root = str(Path(__file__).parents[1])
-    arguments = [str(folder), str(tmp_path / "devices"), str(num_devices)]
-    subprocess.run(
-        [sys.executable, "-c", DEVICES, *arguments], check=True, env=environment, cwd=root, timeout=300
-    )
-    flat, _ = jax.tree_util.tree_flatten_with_path(last.trainable)
-    with np.load(tmp_path / "devices.npz") as other:
-        for path, value in flat:
-            np.testing.assert_allclose(
-                other[jax.tree_util.keystr(path)], value, rtol=2e-3, atol=2e-4, err_msg=str(path)
-            )

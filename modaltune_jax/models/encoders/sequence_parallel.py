@@ -2,8 +2,9 @@
 
 Every device holds the same number of consecutive rows. It computes the attention of its own queries. Of the
 other devices it needs the keys and values of the segments that its rows are in, thinned by the stride of the
-branch: nothing where segments begin and end with its rows, the border where they do not, the rows of all devices
-only where one segment spans them. Zero rows count as in `dilated_attention`, and padding changes nothing.
+branch: nothing where segments begin and end with its rows, the border where they do not, the rows of all
+devices only where one segment spans them. Zero rows count as in `dilated_attention`, and padding changes
+nothing.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ class SplitRows(NamedTuple):
     @property
     def num_windows(self) -> int:
         """Segments that a device has rows in: the most of any device."""
-        return max((start + self.rows - 1) // self.segment - start // self.segment + 1 for start in self._starts)
+        return max(
+            (start + self.rows - 1) // self.segment - start // self.segment + 1 for start in self._starts
+        )
 
     @property
     def left(self) -> int:
@@ -64,7 +66,7 @@ def gather_segments(x: Float[Array, "b c h d"], split: SplitRows) -> Float[Array
     if split.left + split.right < split.total - split.rows:
         known, origin = _with_neighbours(x, split), device * split.rows - split.left
     else:
-        known, origin = lax.all_gather(x, SEQUENCE, axis=1, tiled=True), 0
+        known, origin = lax.all_gather(x, SEQUENCE, axis=1, tiled=True), jnp.zeros_like(device)
     size = split.num_windows * split.segment
     known = jnp.pad(known, ((0, 0), (0, size), (0, 0), (0, 0)))
     start = split.first(device) * split.segment - origin

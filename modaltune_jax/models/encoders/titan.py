@@ -181,9 +181,11 @@ class SelfAttention(nnx.Module):
         assert self.qkv.bias is not None
         kernel, qkv_bias = self.qkv.kernel[...], self.qkv.bias[...]
         q, k, v = _packed_heads((x, x, x), kernel, qkv_bias, self.num_heads, self.dtype)
-        specs = (*(WHOLE_CASES,) * 4, GridBias(WHOLE_CASES, WHOLE_CASES, P()))
-        attention = per_case(lambda *arrays: attend(*arrays[:4], bias=arrays[4]), specs)
-        o, _ = attention(q, k, v, length, bias)
+        # All but the slopes are of cases.
+        attention = per_case(
+            lambda *arrays: attend(*arrays[:4], bias=GridBias(*arrays[4:])), (*(WHOLE_CASES,) * 6, P())
+        )
+        o, _ = attention(q, k, v, length, *bias)
         return self.proj(o.reshape(x.shape)).astype(jnp.float32)
 
 

@@ -1,8 +1,8 @@
 """Branches of a split dilated attention whose stride does not go evenly into segments or devices.
 
 Which rows a head keeps then differs from segment to segment. Rows are found by index instead of by strided
-slices, and thinned keys and values are added up over the devices, each of which knows its own: twice the bytes
-of gathering them. In Prov-GigaPath that is one branch, of bags with more than 185 363 tokens.
+slices, and thinned keys and values are added up over the devices, each of which knows its own: twice the
+bytes of gathering them. In Prov-GigaPath that is one branch, of bags with more than 185 363 tokens.
 """
 
 from __future__ import annotations
