@@ -4,13 +4,13 @@
     python benchmarks/vs_torch.py --reference reference --lengths 2048 8192
 
 Both have the published sizes (Prov-GigaPath's LongNet of 12 layers, 768 wide, the Modal Adapter, the pathway
-encoder, three tasks), the same random weights, converted by `modaltune_jax.convert`, and the same bags. Timed is
-forward and backward pass of the text loss, without the optimizer. Each lives in a process of its own; they take
-turns, so that whatever else the machine does falls on both, and the fastest round of each counts.
+encoder, three tasks), the same random weights, converted by `modaltune_jax.convert`, and the same bags. Timed
+is forward and backward pass of the text loss, without the optimizer. Each lives in a process of its own; they
+take turns, so that whatever else the machine does falls on both, and the fastest round of each counts.
 
-The reference runs as published, one task after the other, with torch's own flash attention where flash-attn is
-missing. In its favour it goes back after every task (the trainer holds three graphs and goes back once, which
-takes three times the memory), and both processes keep the memory that they were once given and wait for
+The reference runs as published, one task after the other, with torch's own flash attention where flash-attn
+is missing. In its favour it goes back after every task (the trainer holds three graphs and goes back once,
+which takes three times the memory), and both processes keep the memory that they were once given and wait for
 others without spinning. Dropout is off, so that outputs can be compared; --dropout switches it on in both.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -88,10 +89,11 @@ def serve_jax(options: argparse.Namespace, folder: Path, connection: Any) -> Non
 
 
 def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
-    """The experiment, and a function from a batch to loss, embedding and gradient, compiled when first called."""
+    """The experiment, and what gives loss, embedding and gradient of a batch."""
     import jax
     from flax import nnx
 
+    from modaltune_jax.compilation import compiler_options
     from modaltune_jax.convert.modaltune import rules, to_params
     from modaltune_jax.losses.distillation import kl_to_text
     from modaltune_jax.models.modalities import ModalInputs
@@ -113,7 +115,7 @@ def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
         out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch, key)
         return kl_to_text(out.embedding, batch.targets).sum(), out.embedding
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def step(trainable, frozen, batch):
         (value, embedding), gradient = jax.value_and_grad(loss, has_aux=True)(trainable, frozen, batch)
         return value, embedding, gradient

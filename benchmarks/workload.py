@@ -45,9 +45,7 @@ def gene_groups(is_small: bool = False) -> tuple[np.ndarray, ...]:
     """Random pathways, about as many and as large as the published ones."""
     num_genes, num_pathways, members = (40, 5, 8) if is_small else (NUM_GENES, NUM_PATHWAYS, MEMBERS)
     rng = np.random.default_rng(0)
-    return tuple(
-        rng.choice(num_genes, members, replace=False).astype(np.int32) for _ in range(num_pathways)
-    )
+    return tuple(rng.choice(num_genes, members, replace=False).astype(np.int32) for _ in range(num_pathways))
 
 
 def make_batch(

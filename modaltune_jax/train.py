@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from modaltune_jax import partitioning
 from modaltune_jax.checkpoints import Checkpoints
+from modaltune_jax.compilation import compiler_options
 from modaltune_jax.config import Config
 from modaltune_jax.evaluate import predict_cases, selection_score
 from modaltune_jax.heads_table import heads_table
@@ -110,7 +111,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, state.seed, trainable, opt_state, memory), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
 
 
 def make_predict_step(

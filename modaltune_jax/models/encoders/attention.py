@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.alibi import GridBias, distance_bias
@@ -15,6 +16,9 @@ from modaltune_jax.models.encoders.alibi import GridBias, distance_bias
 _BLOCK_CPU = 2**20
 _BLOCK_ACCELERATOR = 2**28
 _MASKED = -1e30
+
+SAVED = "attention"
+"""Name, for policies of `jax.checkpoint`, of output and log-sum-exp, which the backward pass needs."""
 
 
 def attend(
@@ -68,6 +72,7 @@ def _forward(q, k, v, kv_len, bias, zero_keys, block):
 
     o, lse = lax.map(some_rows, _rows(q, k, v, kv_len, bias, rows))
     o, lse = _unhead_rows(o, heads), _unhead_rows(lse, heads)[..., 0]
+    o, lse = checkpoint_name(o, SAVED), checkpoint_name(lse, SAVED)
     return (o, lse), (q, k, v, kv_len, bias, o, lse)
 
 
