@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -92,6 +93,7 @@ def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
     import jax
     from flax import nnx
 
+    from modaltune_jax.compilation import compiler_options
     from modaltune_jax.convert.modaltune import rules, to_params
     from modaltune_jax.losses.distillation import kl_to_text
     from modaltune_jax.models.modalities import ModalInputs
@@ -113,7 +115,7 @@ def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
         out = nnx.merge(graphdef, merge_params(trainable, frozen))(batch, key)
         return kl_to_text(out.embedding, batch.targets).sum(), out.embedding
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))
     def step(trainable, frozen, batch):
         (value, embedding), gradient = jax.value_and_grad(loss, has_aux=True)(trainable, frozen, batch)
         return value, embedding, gradient

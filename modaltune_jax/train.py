@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from modaltune_jax import partitioning
 from modaltune_jax.agreement import GO_ON, SAVE, STOP, Agreement
 from modaltune_jax.checkpoints import Checkpoints
+from modaltune_jax.compilation import compiler_options
 from modaltune_jax.config import Config
 from modaltune_jax.distributed import is_first
 from modaltune_jax.evaluate import predict_cases, selection_score
@@ -132,7 +133,12 @@ def make_train_step(
 
     places = jax.tree.map(lambda leaf: leaf.sharding, placed)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(places, everywhere))
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=(places, everywhere),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
 
 
 def make_predict_step(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 # Fixed point of the self-normalising activation, -scale * alpha: Klambauer et al. 2017, sec. 2.
 _ALPHA_DROPOUT_VALUE = -1.7580993408473766
+
+MASK = "dropout"
+"""Name, for policies of `jax.checkpoint`, of the masks of `dropout`: a byte an entry, slow to draw again."""
 
 
 def fold(key: jax.Array | None, purpose: int) -> jax.Array | None:
@@ -19,7 +23,7 @@ def dropout(x: Float[Array, "*s"], rate: float, key: jax.Array | None) -> Float[
     """Zeroes entries with probability `rate` and scales the others by 1 / (1 - rate)."""
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    keep = checkpoint_name(jax.random.bernoulli(key, 1.0 - rate, x.shape), MASK)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from modaltune_jax.models.encoders.attention import IMPLEMENTATIONS
+from modaltune_jax.models.encoders.attention import IMPLEMENTATIONS, SAVED
 from modaltune_jax.models.encoders.base import Tokens
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
 from modaltune_jax.models.encoders.positions import grid_positions
@@ -20,8 +21,11 @@ from modaltune_jax.models.encoders.sequence_parallel import (
     sharded_dilated_attention,
 )
 from modaltune_jax.models.layers import LayerNorm, Linear
-from modaltune_jax.models.regularisation import drop_path, dropout, fold
+from modaltune_jax.models.regularisation import MASK, drop_path, dropout, fold
 from modaltune_jax.types import InputError
+
+_PRODUCT = "product"
+"""Name, for policies of `jax.checkpoint`, of matrix products that the backward pass needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,9 @@ class LongNetConfig:
         and parameters are float32 in any case.
       attention: who computes it: "auto" (the best that is known to be right on this platform), "xla",
         "cudnn" (GPU, with dtype "bfloat16"; not in "auto") or "pallas" (TPU).
-      remat: keep only the layers' inputs for the backward pass and compute the rest again.
+      remat: keep only the layers' inputs for the backward pass and compute the rest again. Without, matrix
+        products and attention are kept too; norms, activations and the like are always computed again,
+        which is faster than to write and read them.
     """
 
     in_dim: int
@@ -175,8 +181,11 @@ class Encoder(nnx.Module):
         key: jax.Array | None = None,
     ) -> Float[Array, "b n d"]:
         """Runs layers `start` to `stop` on sequences of `length` real rows, without the final norm."""
+        policies = jax.checkpoint_policies
+        kept = policies.save_only_these_names(_PRODUCT, SAVED, MASK)
+        policy = policies.nothing_saveable if self.remat else kept
         for i in range(start, stop):
-            layer = jax.checkpoint(self.layers[i].__call__) if self.remat else self.layers[i]
+            layer = jax.checkpoint(self.layers[i].__call__, policy=policy)
             x = layer(x, length, fold(key, i))
         return x
 
@@ -223,11 +232,11 @@ class SelfAttention(nnx.Module):
         """Attention among the first `length` rows, in float32."""
         config = self.config
         heads = (*x.shape[:2], config.num_heads, -1)
-        q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (_kept(proj(x)).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         branches = (config.segment_lengths, config.dilated_ratios)
         o = sharded_dilated_attention(q, k, v, length, *branches, config.attention)
         o = self.inner_attn_ln(o.reshape(x.shape))
-        return self.out_proj(o).astype(jnp.float32)
+        return _kept(self.out_proj(o)).astype(jnp.float32)
 
 
 class FeedForward(nnx.Module):
@@ -241,9 +250,13 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "b n d"], key: jax.Array | None = None) -> Float[Array, "b n d"]:
         """Each row by itself, in float32."""
-        hidden = jax.nn.gelu(self.fc1(x).astype(jnp.float32), approximate=False)
+        hidden = jax.nn.gelu(_kept(self.fc1(x)).astype(jnp.float32), approximate=False)
         hidden = self.ffn_layernorm(dropout(hidden, self.dropout, key))
         return self.fc2(hidden).astype(jnp.float32)
+
+
+def _kept(product):
+    return checkpoint_name(product, _PRODUCT)
 
 
 def _linear(in_dim, out_dim, config, rngs):
