@@ -20,7 +20,7 @@ from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.modaltune import ModalTune
 from modaltune_jax.optim import make_optimizer, path_name, split_params
 from modaltune_jax.partitioning import CASES, SEQUENCE, TILES_MULTIPLE, param_spec
-from modaltune_jax.train import TrainState, make_train_step
+from modaltune_jax.train_step import TrainState, make_train_step
 from modaltune_jax.types import MODALITIES, Batch
 
 

@@ -79,7 +79,7 @@ def prepare(loss, memory: int) -> dict:
     from modaltune_jax.models.modalities import ModalInputs
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import make_optimizer, split_params
-    from modaltune_jax.train import TrainState, make_train_step
+    from modaltune_jax.train_step import TrainState, make_train_step
 
     config_dict = hipt.get_config("pancancer,longnet")
     config_dict.loss = loss

@@ -77,7 +77,7 @@ def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
     from modaltune_jax.models.modalities import ModalInputs
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import split_params
-    from modaltune_jax.train import TrainState, make_train_step
+    from modaltune_jax.train_step import TrainState, make_train_step
     from modaltune_jax.types import Batch
 
     config = common.get_config()

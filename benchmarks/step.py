@@ -96,7 +96,7 @@ def prepare(setting: Setting):
     from modaltune_jax.models.modalities import ModalInputs
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import make_optimizer, split_params
-    from modaltune_jax.train import TrainState, make_train_step
+    from modaltune_jax.train_step import TrainState, make_train_step
 
     config = workload.published(
         setting.encoder, dtype=setting.dtype, remat=setting.remat, is_small=setting.is_small

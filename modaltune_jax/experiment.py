@@ -20,7 +20,8 @@ from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.targets import load_encoder, targets_of_records
-from modaltune_jax.train import Run, TrainState, build, predict, restore_best, score, train
+from modaltune_jax.train import Run, build, predict, restore_best, score, train
+from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
 
 SPLITS = ("val", "test")
