@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": "modaltune_jax.inspect",
     "pack": "modaltune_jax.pack",
     "split": "modaltune_jax.split",
+    "sweep": "modaltune_jax.sweep",
     "train": "modaltune_jax.main",
     "zero_shot": "modaltune_jax.zero_shot",
 }
