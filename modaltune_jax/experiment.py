@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from modaltune_jax import predictions, results
+from modaltune_jax import case_scores, predictions, results
 from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.config_checks import modality_flags
 from modaltune_jax.distributed import first_goes_first, is_first
-from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.scores import Predicted, score_table
+from modaltune_jax.selection import check_selection
 from modaltune_jax.targets import load_encoder, targets_of_records
-from modaltune_jax.train import Run, build, predict, restore_best, score, train
+from modaltune_jax.train import Run, build, predict, predicted, restore_best, train
 from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
 
@@ -99,21 +100,29 @@ def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool)
     best, meta = restore_best(run, state, folder)
     print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
     outputs = predict(run, best, ("train", *SPLITS))
-    table = score(run, outputs, SPLITS)
+    said = predicted(run, outputs)
+    table = score_table(said, run.records.table, SPLITS)
     if is_first():
-        _write_results(run, folder, outputs, table, is_training=is_training)
+        _write_results(run, folder, outputs, said, table, is_training=is_training)
     return table
 
 
 def _write_results(
-    run: Run, folder: Path, outputs: dict[str, np.ndarray], table: pd.DataFrame, *, is_training: bool
+    run: Run,
+    folder: Path,
+    outputs: dict[str, np.ndarray],
+    said: list[Predicted],
+    table: pd.DataFrame,
+    *,
+    is_training: bool,
 ) -> None:
     cases, labels = run.records.table, run.targets.supervision.labels
-    said = {name: values for name, values in outputs.items() if name != "embedding"}
-    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **said)
-    if said:
+    heads = {name: values for name, values in outputs.items() if name != "embedding"}
+    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **heads)
+    if heads:
         results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
+        case_scores.write(folder / case_scores.NAME, case_scores.of_predicted(said, cases))
         results.write(table, folder / "probes")
 
 
