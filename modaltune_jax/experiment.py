@@ -18,9 +18,10 @@ from modaltune_jax.distributed import first_goes_first, is_first
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.run_manifest import recorded
 from modaltune_jax.scores import Predicted, score_table
 from modaltune_jax.selection import check_selection
-from modaltune_jax.targets import load_encoder, targets_of_records
+from modaltune_jax.targets import Targets, load_encoder, targets_of_records
 from modaltune_jax.train import Run, build, predict, predicted, restore_best, train
 from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
@@ -72,27 +73,43 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         )
     _describe(records)
     tables = []
-    for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
-        if is_training and (folder / "probes.csv").exists():
-            print(f"{folder} is finished; remove it to train again")
-            table = results.read(folder / "probes")
-        else:
-            run, state = build(config, seed, shown, records, targets)
-            if is_training:
-                if is_first():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _write_json(folder / "config.json", described)
-                train(run, state, folder)
-                if is_first():
-                    training_figure(folder)
-            table = _probe_best(run, state, folder, is_training=is_training)
-        tables.append(table.assign(variant=variant, seed=seed))
+    with recorded(workdir, described, records, config.seeds, is_writing=is_training and is_first()):
+        for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
+            if is_training and (folder / "probes.csv").exists():
+                print(f"{folder} is finished; remove it to train again")
+                table = results.read(folder / "probes")
+            else:
+                with recorded(folder, described, records, [seed], is_writing=is_training and is_first()):
+                    table = _run_one(config, seed, shown, records, targets, folder, is_training=is_training)
+            tables.append(table.assign(variant=variant, seed=seed))
     everything = pd.concat(tables, ignore_index=True)
     if is_first():
         results.write(everything, workdir / "results")
         comparison_figure(everything, workdir / "results.png")
     print(f"\n{results.to_text(everything)}\n\nresults in {workdir}/: results.csv, results.json, results.png")
     return everything
+
+
+def _run_one(
+    config: Config,
+    seed: int,
+    shown: tuple[str, ...],
+    records: Records,
+    targets: Targets,
+    folder: Path,
+    *,
+    is_training: bool,
+) -> pd.DataFrame:
+    """Trains, or goes on, and probes the best checkpoint."""
+    run, state = build(config, seed, shown, records, targets)
+    if is_training:
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / "config.json", describe(config))
+        train(run, state, folder)
+        if is_first():
+            training_figure(folder)
+    return _probe_best(run, state, folder, is_training=is_training)
 
 
 def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:
