@@ -120,6 +120,7 @@ def loss(**weights: float) -> ConfigDict:
             "is_balanced": True,
             "temperature": 0.0,
         },
+        "cross_entropy": {"is_balanced": True},
     }
     unknown = set(weights) - set(terms)
     if unknown:

@@ -19,6 +19,7 @@ from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.models.modaltune import ModelConfig
 from modaltune_jax.targets import load_encoder, targets_of_records
 from modaltune_jax.train import Run, build, predict, restore_best, score, train
 from modaltune_jax.train_step import TrainState
@@ -58,7 +59,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         records = prepare(config.data)
         check_selection(records.table, records.sites, config.checkpoint.best)
         _check_gene_sets(config, records)
-        encoder = load_encoder(config.text.encoder)
+        encoder = load_encoder(config.text.encoder) if config.loss.reads_text else None
         targets = targets_of_records(
             records,
             encoder,
@@ -67,7 +68,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
             num_bins=config.data.num_bins,
             bins=config.data.bins,
             clinical=config.data.clinical,
-            dim=config.model.embedding_dim,
+            dim=config.model.embedding_dim if isinstance(config.model, ModelConfig) else 0,
         )
     _describe(records)
     tables = []
@@ -182,10 +183,10 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
 
 
 def _check_gene_sets(config: Config, records: Records) -> None:
-    num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
     modalities = config.model.modalities
-    if "expression" not in modalities:
+    if "expression" not in modalities or not isinstance(config.model, ModelConfig):
         return
+    num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
     if not num_sets:
         others = tuple(modality for modality in modalities if modality != "expression") or ("slides",)
         raise InputError(

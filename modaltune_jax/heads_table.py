@@ -25,7 +25,7 @@ from modaltune_jax.scores import (
 )
 from modaltune_jax.types import TASKS
 
-HEADS = {"risk": "survival", "hazard": "survival", "similarity": "subtype"}
+HEADS = {"risk": "survival", "hazard": "survival", "classes": "subtype", "similarity": "subtype"}
 """The target of each head, by the name of its output."""
 
 
@@ -41,7 +41,8 @@ def heads_table(
     - risk: Harrell's c;
     - hazard: Harrell's c of minus the summed survival over the bins (`discrete_hazard.risk`). Not
       `pooled` where sites have bins of their own: the same sum then means another survival;
-    - similarity: balanced accuracy of the most similar class of the case's own site.
+    - classes: balanced accuracy of the most probable class of the case's own site;
+    - similarity: balanced accuracy of the most similar one.
 
     Args:
       outputs: as for `predictions.predict`.

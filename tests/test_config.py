@@ -6,17 +6,21 @@ import typing
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 import modaltune_jax
-from configs import common, hipt
+from configs import baselines, common, hipt
 from modaltune_jax import config_file, experiment, partitioning
 from modaltune_jax.config import Config, unpack
 from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.locations import shipped
+from modaltune_jax.models.baselines import BASELINES
+from modaltune_jax.models.build import build_model
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.models.weights import EncoderWeightsConfig
@@ -25,6 +29,7 @@ from modaltune_jax.targets import load_encoder
 from modaltune_jax.train import build
 from modaltune_jax.types import InputError
 from tests import tiny
+from tests.baseline_batches import INPUTS, draw
 
 PACKAGE = str(Path(modaltune_jax.__file__).parent)
 BOTH = ("slides", "expression")
@@ -162,7 +167,7 @@ def test_a_value_that_cannot_work_is_refused(override, part):
 
 
 SHIPPED = [
-    *(name for name in config_file.names() if name != "hipt.py"),
+    *(name for name in config_file.names() if name not in ("hipt.py", "baselines.py")),
     "pancancer.py:demo",
     "pancancer.py:labels",
     "pancancer.py:clinical",
@@ -170,6 +175,9 @@ SHIPPED = [
     "hipt.py:blca,longnet",
     *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),
     "titan.py:brca",
+    *(f"baselines.py:{name},subtype" for name in baselines.MODELS),
+    "baselines.py:abmil,survival,hipt:brca",
+    "baselines.py:abmil,cox,demo",
 ]
 
 
@@ -191,8 +199,13 @@ def test_every_shipped_config_takes_a_step(name, data):
     folder, records, targets = data
     as_shipped = config_file.load(name)
     unpack(as_shipped)
-    tiny.shrink(as_shipped, as_shipped.model.encoder.name)
-    config = unpack(tiny.smallest(as_shipped))
+    if name.startswith("baselines.py"):
+        tiny.shrink_baseline(as_shipped)
+        as_shipped.pipeline.num_buckets = 1
+    else:
+        tiny.shrink(as_shipped, as_shipped.model.encoder.name)
+        as_shipped = tiny.smallest(as_shipped)
+    config = unpack(as_shipped)
     labels = supervise(records, load_encoder(folder / "sentences.npz"), config.loss)
     targets = dataclasses.replace(targets, supervision=labels)
     (_, modalities), *_ = config.compare
@@ -248,13 +261,26 @@ def test_watching_notes_reads_of_the_package_only(data):
     assert seen == {"MeshConfig.data", "MeshConfig.fsdp", "MeshConfig.sequence"}
 
 
+def read_by_baselines(seen: set[str]) -> None:
+    """Sizes of every baseline are read where it is built or where it runs."""
+    batch = jax.tree.map(jnp.asarray, draw((3, 2)))
+    for name, (kind, _) in BASELINES.items():
+        as_written = config_file.load(f"baselines.py:{name},subtype")
+        tiny.shrink_baseline(as_written)
+        model = watch(unpack(as_written).model, seen)
+        nnx.eval_shape(
+            lambda model=model: build_model(model, INPUTS, None, rngs=nnx.Rngs(0))(batch).embedding
+        )
+        assert all_fields(kind) <= seen
+
+
 def test_every_key_is_read(data, tmp_path, capsys):
     """A key that nothing reads is a promise that nothing keeps."""
     folder, records, targets = data
     seen: set[str] = set()
     as_written = tiny.smallest(tiny.config_dict(folder))
     as_written.loss = common.loss(
-        distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0
+        distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0, cross_entropy=1.0
     )
     as_written.loss.cox.memory = 5
     as_written.loss.discrete_hazard.num_bins = 2
@@ -275,6 +301,7 @@ def test_every_key_is_read(data, tmp_path, capsys):
         with pytest.raises(InputError, match="encoder_weights"):
             build(watch(changed, seen), 0, BOTH, records, targets)
 
+    read_by_baselines(seen)
     source = dataclasses.replace(
         config.data, source="tcga_bench", path=str(tmp_path), directory=str(tmp_path / "new"), cohorts=()
     )

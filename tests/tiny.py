@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -42,12 +43,31 @@ def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
     return config
 
 
-def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
-    """Any config in seconds: same structure, tiny sizes."""
+BASELINE_SIZES: dict[str, dict[str, Any]] = {
+    "tile_mean": {},
+    "mean_pool": {"hidden_dim": 8},
+    "abmil": {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4},
+}
+"""Tiny sizes of every baseline."""
+
+
+def shrink_baseline(config: ConfigDict) -> None:
+    """A config of configs/baselines.py in seconds."""
+    config.model.in_dim = 12
+    config.model.sizes.update(BASELINE_SIZES[config.model.name])
+    shrink_data(config)
+
+
+def shrink_data(config: ConfigDict) -> None:
     config.seeds = (0,)
     config.pipeline.update({"batch_size": 8, "num_buckets": 2, "multiple": 8, "max_tiles": 24})
     config.loss.discrete_hazard.num_bins = 2
     config.loss.cox.memory = min(config.loss.cox.memory, 6)
+
+
+def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
+    """Any config of ModalTune in seconds: same structure, tiny sizes."""
+    shrink_data(config)
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=12, width=16)
         config.model.encoder.depth = 2

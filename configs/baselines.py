@@ -1,0 +1,83 @@
+"""Baselines in the trainer, on the data and in the tables of ModalTune; each learns one target.
+
+    python -m modaltune_jax.main --config=configs/baselines.py:abmil,subtype
+    python -m modaltune_jax.main --config=configs/baselines.py:slide_encoder,probe
+    python -m modaltune_jax.main --config=configs/baselines.py:abmil,cox,hipt:brca --config.data.path=FOLDER
+
+The first word is one of `MODELS`, the second one of `TARGETS`. "probe" trains nothing: the embedding as it
+is, with probes on it. A third word takes other data than records/pancancer: "hipt:CASES" those of
+configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smaller sizes.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common, hipt, pancancer
+
+MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "tile_mean": (("slides",), {}),
+    "mean_pool": (("slides",), {"hidden_dim": 512, "dropout": 0.25}),
+    "abmil": (("slides",), {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}),
+}
+"""What each baseline looks at, and its sizes."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mean_pool": {"hidden_dim": 96},
+    "abmil": {"hidden_dim": 96, "num_layers": 1, "attention_dim": 48},
+}
+"""Sizes for features of 192 values and less."""
+
+TARGETS = {
+    "subtype": ("subtype:classes", {"cross_entropy": 1.0}),
+    "survival": ("survival:hazard", {"discrete_hazard": 1.0}),
+    "cox": ("survival:risk", {"cox": 1.0}),
+    "probe": ("", {}),
+}
+"""What picks the checkpoint, and the losses."""
+
+
+def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
+    name, target, cases, *rest = [*arguments.split(","), "", ""]
+    if name not in MODELS or target not in TARGETS or any(rest):
+        raise ValueError(
+            f"write NAME,TARGET or NAME,TARGET,CASES, not {arguments!r}: the name is one of "
+            f"{', '.join(MODELS)}, the target one of {', '.join(TARGETS)}"
+        )
+    config = data(cases)
+    config.name = "_".join(word for word in ("baseline", name, target, cases.replace(":", "_")) if word)
+    modalities, sizes = MODELS[name]
+    if cases:
+        sizes = {**sizes, **SMALL.get(name, {})}
+    in_dim = config.model.encoder.in_dim
+    config.encoder_weights = ConfigDict({"init": "random", "path": ""})
+    config.model = ConfigDict({"name": name, "in_dim": in_dim, "sizes": sizes})
+    config.pipeline.modalities = modalities
+    config.compare = (("full", modalities),)
+    best, weights = TARGETS[target]
+    config.loss = common.loss(**weights)
+    config.optim.rules = ((".*", "train"),)
+    if target == "cox":
+        config.loss.cox.memory = 64
+    if target == "probe":
+        config.optim.update({"epochs": 0, "warmup_epochs": 0, "rules": ()})
+    else:
+        config.checkpoint.best = (best,)
+    return config
+
+
+def data(cases: str) -> ConfigDict:
+    """A config with the cases, and a schedule for them."""
+    source, _, cohort = cases.partition(":")
+    if source == "hipt":
+        config = hipt.get_config(f"{cohort},longnet")
+        config.optim.update({"epochs": 20, "warmup_epochs": 1, "learning_rate": 5e-4, "weight_decay": 1e-2})
+    elif source == "demo":
+        config = pancancer.get_config("demo")
+    elif not source:
+        config = pancancer.get_config()
+        config.optim.update({"epochs": 20, "warmup_epochs": 1, "learning_rate": 2e-4, "weight_decay": 1e-5})
+        config.checkpoint.every_epochs = 1
+    else:
+        raise ValueError(f"the cases are 'hipt:CASES', 'demo' or left out, not {cases!r}")
+    return config
