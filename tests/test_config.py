@@ -308,5 +308,5 @@ def test_every_key_is_read(data, tmp_path, capsys):
     with pytest.raises(InputError):
         prepare(watch(source, seen))
     prepare(watch(dataclasses.replace(config.data, directory=str(tmp_path / "simulated")), seen))
-    # The command line names the folder; the encoder by itself, which no experiment runs, may pool its tiles.
-    assert all_fields(Config) - seen == {"Config.name", "LongNetConfig.global_pool"}
+    # The command line names the folder.
+    assert all_fields(Config) - seen == {"Config.name"}
