@@ -9,24 +9,53 @@ is, with probes on it. A third word takes other data than records/pancancer: "hi
 configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smaller sizes.
 """
 
+import copy
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, hipt, pancancer
 
+SLIDES, BOTH = ("slides",), ("slides", "expression")
+ENCODER = None
+"""Stands for the slide encoder of the config that the cases come from."""
+
+ABMIL = {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}
+TRANSMIL = {
+    "dim": 512,
+    "num_heads": 8,
+    "num_landmarks": 256,
+    "num_iterations": 6,
+    "value_kernel": 33,
+    "position_kernels": (7, 5, 3),
+    "dropout": 0.1,
+}
+SNN = {"widths": (256, 256), "activation": "elu", "dropout": 0.25}
+
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "tile_mean": (("slides",), {}),
-    "mean_pool": (("slides",), {"hidden_dim": 512, "dropout": 0.25}),
-    "abmil": (("slides",), {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}),
+    "slide_encoder": (SLIDES, {"encoder": ENCODER}),
+    "tile_mean": (SLIDES, {}),
+    "mean_pool": (SLIDES, {"hidden_dim": 512, "dropout": 0.25}),
+    "abmil": (SLIDES, ABMIL),
+    "transmil": (SLIDES, TRANSMIL),
+    "abmil_cat": (BOTH, {"slides": ABMIL, "expression": SNN, "fusion_dim": 256}),
+    "transmil_cat": (BOTH, {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 256}),
+    "slide_encoder_cat": (BOTH, {"encoder": ENCODER, "expression": SNN, "fusion_dim": 256}),
 }
 """What each baseline looks at, and its sizes."""
 
+SMALL_ABMIL = {"hidden_dim": 96, "attention_dim": 48}
+SMALL_TRANSMIL = {"dim": 96, "num_heads": 4, "num_landmarks": 32}
+SMALL_SNN = {"widths": (96, 96)}
 SMALL: dict[str, dict[str, Any]] = {
     "mean_pool": {"hidden_dim": 96},
-    "abmil": {"hidden_dim": 96, "num_layers": 1, "attention_dim": 48},
+    "abmil": SMALL_ABMIL,
+    "transmil": SMALL_TRANSMIL,
+    "abmil_cat": {"slides": SMALL_ABMIL, "expression": SMALL_SNN, "fusion_dim": 96},
+    "transmil_cat": {"slides": SMALL_TRANSMIL, "expression": SMALL_SNN, "fusion_dim": 96},
+    "slide_encoder_cat": {"expression": SMALL_SNN, "fusion_dim": 96},
 }
-"""Sizes for features of 192 values and less."""
+"""What is smaller for features of 192 values and less."""
 
 TARGETS = {
     "subtype": ("subtype:classes", {"cross_entropy": 1.0}),
@@ -46,12 +75,16 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
         )
     config = data(cases)
     config.name = "_".join(word for word in ("baseline", name, target, cases.replace(":", "_")) if word)
-    modalities, sizes = MODELS[name]
+    modalities, published = MODELS[name]
+    sizes = ConfigDict(copy.deepcopy(published))
     if cases:
-        sizes = {**sizes, **SMALL.get(name, {})}
-    in_dim = config.model.encoder.in_dim
-    config.encoder_weights = ConfigDict({"init": "random", "path": ""})
-    config.model = ConfigDict({"name": name, "in_dim": in_dim, "sizes": sizes})
+        sizes.update(SMALL.get(name, {}))
+    if "encoder" in sizes:
+        with sizes.ignore_type():
+            sizes.encoder = config.model.encoder
+    else:
+        config.encoder_weights = ConfigDict({"init": "random", "path": ""})
+    config.model = ConfigDict({"name": name, "in_dim": config.model.encoder.in_dim, "sizes": sizes})
     config.pipeline.modalities = modalities
     config.compare = (("full", modalities),)
     best, weights = TARGETS[target]
@@ -60,7 +93,8 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
     if target == "cox":
         config.loss.cox.memory = 64
     if target == "probe":
-        config.optim.update({"epochs": 0, "warmup_epochs": 0, "rules": ()})
+        config.optim.update({"epochs": 0, "warmup_epochs": 0})
+        config.optim.rules = ((".*", "freeze"),) if "encoder" in sizes else ()
     else:
         config.checkpoint.best = (best,)
     return config
