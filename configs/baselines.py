@@ -9,24 +9,51 @@ is, with probes on it. A third word takes other data than records/pancancer: "hi
 configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smaller sizes.
 """
 
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, hipt, pancancer
+from modaltune_jax.models.baselines.gene_mixer import GeneMixerConfig
+from modaltune_jax.models.baselines.mcat import McatConfig
+from modaltune_jax.models.baselines.mlp import MlpConfig
+from modaltune_jax.models.baselines.snn import SnnConfig
+from modaltune_jax.models.baselines.sparse_mlp import SparseMlpConfig
+from modaltune_jax.models.baselines.survpath import SurvPathConfig
 
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "tile_mean": (("slides",), {}),
     "mean_pool": (("slides",), {"hidden_dim": 512, "dropout": 0.25}),
     "abmil": (("slides",), {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}),
+    "expression_linear": (("expression",), {}),
+    "mlp": (("expression",), dataclasses.asdict(MlpConfig.published())),
+    "snn": (("expression",), dataclasses.asdict(SnnConfig.published())),
+    "sparse_mlp": (("expression",), dataclasses.asdict(SparseMlpConfig.published())),
+    "gene_mixer": (("expression",), dataclasses.asdict(GeneMixerConfig.published())),
+    "clinical_linear": (("clinical",), {}),
+    "mcat": (("slides", "expression"), dataclasses.asdict(McatConfig.published())),
+    "survpath": (("slides", "expression"), dataclasses.asdict(SurvPathConfig.published())),
 }
 """What each baseline looks at, and its sizes."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "mean_pool": {"hidden_dim": 96},
     "abmil": {"hidden_dim": 96, "num_layers": 1, "attention_dim": 48},
+    "mlp": {"widths": (64, 64, 64)},
+    "snn": {"widths": (64, 64)},
+    "sparse_mlp": {"latent_dim": 16, "width": 64},
+    "gene_mixer": {"pathways": {"latent_dim": 64, "num_tokens": 16}, "dim": 96},
+    "mcat": {"dim": 64, "transformer": {"ffn_dim": 128}},
+    "survpath": {"token_dim": 64, "attention_dim": 32, "hidden_dim": 32},
 }
 """Sizes for features of 192 values and less."""
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "mcat": {"learning_rate": 2e-4, "weight_decay": 1e-5},
+    "survpath": {"learning_rate": 5e-4, "weight_decay": 1e-3},
+}
+"""As published, for records/pancancer; both for 20 epochs."""
 
 TARGETS = {
     "subtype": ("subtype:classes", {"cross_entropy": 1.0}),
@@ -47,16 +74,24 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
     config = data(cases)
     config.name = "_".join(word for word in ("baseline", name, target, cases.replace(":", "_")) if word)
     modalities, sizes = MODELS[name]
-    if cases:
-        sizes = {**sizes, **SMALL.get(name, {})}
     in_dim = config.model.encoder.in_dim
     config.encoder_weights = ConfigDict({"init": "random", "path": ""})
     config.model = ConfigDict({"name": name, "in_dim": in_dim, "sizes": sizes})
+    if cases:
+        config.model.sizes.update(SMALL.get(name, {}))
     config.pipeline.modalities = modalities
     config.compare = (("full", modalities),)
     best, weights = TARGETS[target]
     config.loss = common.loss(**weights)
     config.optim.rules = ((".*", "train"),)
+    if not cases:
+        config.optim.update(SCHEDULES.get(name, {}))
+    if name == "survpath":
+        config.loss.discrete_hazard.alpha = 0.5
+    if name == "mcat" and config.data.gene_sets == "pathways.csv.gz":
+        # Six families of genes rather than 331 pathways, in records of their own.
+        config.data.gene_sets = "gene_groups_mcat.csv"
+        config.data.directory += "_families"
     if target == "cox":
         config.loss.cox.memory = 64
     if target == "probe":

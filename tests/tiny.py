@@ -43,10 +43,25 @@ def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
     return config
 
 
+PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
+
 BASELINE_SIZES: dict[str, dict[str, Any]] = {
     "tile_mean": {},
     "mean_pool": {"hidden_dim": 8},
     "abmil": {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4},
+    "expression_linear": {},
+    "mlp": {"widths": (16, 8)},
+    "snn": {"widths": (16, 8)},
+    "sparse_mlp": {"latent_dim": 4, "width": 16},
+    "gene_mixer": {"pathways": PATHWAYS, "dim": 16},
+    "clinical_linear": {},
+    "mcat": {
+        "dim": 8,
+        "transformer": {"depth": 1, "num_heads": 2, "ffn_dim": 16},
+        "fusion": "bilinear",
+        "bilinear_dim": 4,
+    },
+    "survpath": {"token_dim": 8, "attention_dim": 6, "hidden_dim": 16},
 }
 """Tiny sizes of every baseline."""
 
@@ -97,7 +112,7 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
         )
     config.encoder_weights.update({"init": "random", "path": ""})
     config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_extra_extractors": 1, "num_heads": 2})
-    config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    config.model.pathways.update(PATHWAYS)
     config.model.embedding_dim = 16
 
 

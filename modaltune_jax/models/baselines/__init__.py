@@ -3,12 +3,28 @@
 from typing import Any
 
 from modaltune_jax.models.baselines.abmil import Abmil, AbmilConfig
+from modaltune_jax.models.baselines.clinical_linear import ClinicalLinear, ClinicalLinearConfig
+from modaltune_jax.models.baselines.expression_linear import ExpressionLinear, ExpressionLinearConfig
+from modaltune_jax.models.baselines.gene_mixer import GeneMixer, GeneMixerConfig
+from modaltune_jax.models.baselines.mcat import Mcat, McatConfig
 from modaltune_jax.models.baselines.mean_mlp import MeanMlp, MeanMlpConfig
+from modaltune_jax.models.baselines.mlp import Mlp, MlpConfig
+from modaltune_jax.models.baselines.snn import Snn, SnnConfig
+from modaltune_jax.models.baselines.sparse_mlp import SparseMlp, SparseMlpConfig
+from modaltune_jax.models.baselines.survpath import SurvPath, SurvPathConfig
 from modaltune_jax.models.baselines.tile_mean import TileMean, TileMeanConfig
 
 BASELINES: dict[str, tuple[type, Any]] = {
     "tile_mean": (TileMeanConfig, TileMean),
     "mean_pool": (MeanMlpConfig, MeanMlp),
     "abmil": (AbmilConfig, Abmil),
+    "expression_linear": (ExpressionLinearConfig, ExpressionLinear),
+    "mlp": (MlpConfig, Mlp),
+    "snn": (SnnConfig, Snn),
+    "sparse_mlp": (SparseMlpConfig, SparseMlp),
+    "gene_mixer": (GeneMixerConfig, GeneMixer),
+    "clinical_linear": (ClinicalLinearConfig, ClinicalLinear),
+    "mcat": (McatConfig, Mcat),
+    "survpath": (SurvPathConfig, SurvPath),
 }
 """What `model.name` may say besides "modaltune"."""
