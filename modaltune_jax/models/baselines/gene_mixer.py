@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from modaltune_jax.models.baselines.gene_groups import measured_groups
 from modaltune_jax.models.baselines.presence import zero_where_absent
 from modaltune_jax.models.layers import layer_norm
 from modaltune_jax.models.modalities import ModalInputs
@@ -55,6 +56,7 @@ class GeneMixer(nnx.Module):
     modalities = ("expression",)
 
     def __init__(self, config: GeneMixerConfig, in_dim: int, inputs: ModalInputs, *, rngs: nnx.Rngs):
+        measured_groups(inputs)  # raises where there are none
         self.encoder = PathwayEncoder(inputs.gene_groups, config.dim, config.pathways, rngs=rngs)
         self.norm = layer_norm(config.dim, rngs=rngs)
         self.out_dim = config.dim

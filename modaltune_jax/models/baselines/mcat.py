@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from modaltune_jax.models.baselines.fusion import BilinearFusion, ConcatFusion
 from modaltune_jax.models.baselines.gated_pool import GatedPool
+from modaltune_jax.models.baselines.gene_groups import measured_groups
 from modaltune_jax.models.baselines.presence import zero_where_absent
 from modaltune_jax.models.baselines.transformer import Transformer, TransformerConfig
 from modaltune_jax.models.layers import LECUN_NORMAL, MultiHeadAttention, linear
@@ -88,7 +89,7 @@ class Mcat(nnx.Module):
     def __init__(self, config: McatConfig, in_dim: int, inputs: ModalInputs, *, rngs: nnx.Rngs):
         dim = config.dim
         self.rate = config.dropout
-        self.measured = tuple(len(group) > 0 for group in inputs.gene_groups)
+        self.measured = measured_groups(inputs)
         self.embed = linear(in_dim, dim, LECUN_NORMAL, rngs=rngs)
         self.networks = PathwayNetworks(inputs.gene_groups, dim, config.dropout, rngs=rngs)
         self.co_attention = MultiHeadAttention(dim, dim, num_heads=1, rngs=rngs)

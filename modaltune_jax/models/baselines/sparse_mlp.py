@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from modaltune_jax.models.baselines.gene_groups import measured_groups
 from modaltune_jax.models.baselines.presence import zero_where_absent
 from modaltune_jax.models.layers import LECUN_NORMAL, linear
 from modaltune_jax.models.modalities import ModalInputs
@@ -49,7 +50,7 @@ class SparseMlp(nnx.Module):
 
     def __init__(self, config: SparseMlpConfig, in_dim: int, inputs: ModalInputs, *, rngs: nnx.Rngs):
         groups = inputs.gene_groups
-        self.measured = tuple(len(group) > 0 for group in groups)
+        self.measured = measured_groups(inputs)
         self.networks = PathwayNetworks(groups, config.latent_dim, config.dropout, rngs=rngs)
         self.dense = linear(len(groups) * config.latent_dim, config.width, LECUN_NORMAL, rngs=rngs)
         self.rate = config.dropout

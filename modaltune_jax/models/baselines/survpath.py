@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from modaltune_jax.models.baselines.gene_groups import measured_groups
 from modaltune_jax.models.baselines.presence import zero_where_absent
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
 from modaltune_jax.models.layers import LECUN_NORMAL, Linear, layer_norm, linear
@@ -112,7 +113,7 @@ class SurvPath(nnx.Module):
 
     def __init__(self, config: SurvPathConfig, in_dim: int, inputs: ModalInputs, *, rngs: nnx.Rngs):
         groups, token, attention = inputs.gene_groups, config.token_dim, config.attention_dim
-        self.measured = tuple(len(group) > 0 for group in groups)
+        self.measured = measured_groups(inputs)
         self.networks = PathwayNetworks(groups, token, config.network_dropout, rngs=rngs)
         self.embed = linear(in_dim, token, LECUN_NORMAL, rngs=rngs)
         self.co_attention = CoAttention(config, rngs=rngs)

@@ -6,7 +6,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -22,7 +21,7 @@ from modaltune_jax.models.baselines.survpath import SurvPath, SurvPathConfig
 from modaltune_jax.models.baselines.transformer import TransformerConfig
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.pathways import PathwayConfig
-from modaltune_jax.types import MODALITIES, Batch
+from modaltune_jax.types import MODALITIES, Batch, InputError
 
 IN_DIM, GENES, CLINICAL = 6, 12, 4
 GROUPS = (np.array([0, 3, 4]), np.array([], np.int32), np.array([1, 3, 5, 7, 9]), np.array([11]))
@@ -93,21 +92,6 @@ def embed(name: str, batch: Batch, key: jax.Array | None = None) -> np.ndarray:
     return np.asarray(run(state, batch, key))
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_batch_is_its_cases_and_padding_is_nothing(name):
-    batch = cases(3)
-    together = embed(name, batch)
-    assert together.shape == (3, built(name)[0].out_dim)
-    wider = batch._replace(
-        features=np.pad(batch.features, ((0, 0), (0, 4), (0, 0)), constant_values=7.0),
-        cells=np.pad(batch.cells, ((0, 0), (0, 4), (0, 0))),
-    )
-    singles = [jax.tree.map(lambda x, i=i: x[i : i + 1], wider) for i in range(3)]
-    np.testing.assert_allclose(
-        together, np.concatenate([embed(name, single) for single in singles]), rtol=1e-5, atol=1e-6
-    )
-
-
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("name", SMALL)
 def test_what_a_case_lacks_changes_that_case_alone(name, modality):
@@ -162,35 +146,6 @@ def test_a_key_switches_dropout_on(name):
     first = embed(name, batch, keys[0])
     np.testing.assert_array_equal(first, embed(name, batch, keys[0]))
     assert not np.allclose(first, embed(name, batch, keys[1]))
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_overfits_sixteen_cases(name):
-    batch = jax.tree.map(jnp.asarray, cases(16))
-    graphdef, state = nnx.split(built(name)[0])
-    head = nnx.Linear(built(name)[0].out_dim, 3, rngs=nnx.Rngs(1))
-    params = (nnx.to_pure_dict(state), head.kernel[...])
-    optimizer = optax.adam(5e-3)
-
-    def logits(params):
-        restored = jax.tree.map(lambda x: x, state)
-        nnx.replace_by_pure_dict(restored, params[0])
-        return nnx.merge(graphdef, restored)(batch) @ params[1]
-
-    def loss(params):
-        return optax.softmax_cross_entropy_with_integer_labels(logits(params), batch.subtype).mean()
-
-    def step(carry, _):
-        params, opt_state = carry
-        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state)
-        return (optax.apply_updates(params, updates), opt_state), None
-
-    @jax.jit
-    def train(params):
-        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=300)
-        return logits(params)
-
-    np.testing.assert_array_equal(np.argmax(train(params), axis=1), batch.subtype)
 
 
 def linear(in_dim, out_dim):
@@ -264,6 +219,13 @@ def test_published_sizes(module, config, sizes, in_dim, out_dim, expected):
 def test_unknown_words(module, config, message):
     with pytest.raises(ValueError, match=message):
         module(config, IN_DIM, INPUTS, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("name", ["gene_mixer", "sparse_mlp", "mcat", "survpath"])
+def test_records_without_gene_sets_are_told_about(name):
+    module, config = SMALL[name]
+    with pytest.raises(InputError, match="--gene-sets"):
+        module(config, IN_DIM, ModalInputs((), CLINICAL, GENES), rngs=nnx.Rngs(0))
 
 
 def test_bilinear_fusion_is_linear_in_products_of_the_gated_vectors():
