@@ -115,6 +115,7 @@ def build(
         seed=seed,
         **_shards(mesh),
     )
+    print(batches.plan.describe())
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
