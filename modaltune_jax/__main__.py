@@ -10,6 +10,7 @@ COMMANDS = {
     "example": "modaltune_jax.example",
     "inspect": "modaltune_jax.inspect",
     "pack": "modaltune_jax.pack",
+    "report": "modaltune_jax.report",
     "split": "modaltune_jax.split",
     "sweep": "modaltune_jax.sweep",
     "train": "modaltune_jax.main",
