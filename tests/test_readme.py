@@ -133,7 +133,10 @@ def test_linked_and_named_files_exist(page):
     "folder",
     [
         "modaltune_jax",
-        *(f"modaltune_jax/{room}" for room in ("inputs", "inspection", "packing", "models", "convert")),
+        *(
+            f"modaltune_jax/{room}"
+            for room in ("inputs", "inspection", "packing", "models", "convert", "metrics", "plots")
+        ),
     ],
 )
 def test_design_names_every_module(folder):

@@ -87,7 +87,7 @@ def bootstrap(
         there is no interval.
       num_cases: n.
       strata: of each case, such as its class or event; draws keep the size of each stratum, so that rare
-        classes and few deaths stay estimable.
+        classes and few deaths stay estimable. Intervals get a little too narrow: docs/metrics.md has numbers.
       level: share of the draws within the interval.
       num_draws: number of draws.
       seed: of the draws.
