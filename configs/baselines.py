@@ -9,45 +9,92 @@ is, with probes on it. A third word takes other data than records/pancancer: "hi
 configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smaller sizes.
 """
 
-import dataclasses
+import copy
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, hipt, pancancer
-from modaltune_jax.models.baselines.gene_mixer import GeneMixerConfig
-from modaltune_jax.models.baselines.mcat import McatConfig
-from modaltune_jax.models.baselines.mlp import MlpConfig
-from modaltune_jax.models.baselines.snn import SnnConfig
-from modaltune_jax.models.baselines.sparse_mlp import SparseMlpConfig
-from modaltune_jax.models.baselines.survpath import SurvPathConfig
+
+SLIDES, EXPRESSION, BOTH = ("slides",), ("expression",), ("slides", "expression")
+ENCODER = None
+"""Stands for the slide encoder of the config that the cases come from."""
+
+ABMIL = {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}
+TRANSMIL = {
+    "dim": 512,
+    "num_heads": 8,
+    "num_landmarks": 256,
+    "num_iterations": 6,
+    "value_kernel": 33,
+    "position_kernels": (7, 5, 3),
+    "dropout": 0.1,
+}
+SNN = {"widths": (256, 256), "activation": "elu", "dropout": 0.25}
+GENE_MIXER = {
+    "pathways": {
+        "latent_dim": 256,
+        "depth": 3,
+        "pathway_expansion": 0.5,
+        "channel_expansion": 0.5,
+        "num_tokens": 64,
+        "dropout": 0.25,
+    },
+    "dim": 768,
+}
+MCAT = {
+    "dim": 256,
+    "transformer": {"depth": 2, "num_heads": 8, "ffn_dim": 512, "dropout": 0.25},
+    "fusion": "concat",
+    "bilinear_dim": 32,
+    "dropout": 0.25,
+}
+SURVPATH = {
+    "token_dim": 256,
+    "attention_dim": 128,
+    "hidden_dim": 64,
+    "network_dropout": 0.25,
+    "dropout": 0.1,
+}
 
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "tile_mean": (("slides",), {}),
-    "mean_pool": (("slides",), {"hidden_dim": 512, "dropout": 0.25}),
-    "abmil": (("slides",), {"hidden_dim": 512, "num_layers": 2, "attention_dim": 128, "dropout": 0.25}),
-    "expression_linear": (("expression",), {}),
-    "mlp": (("expression",), dataclasses.asdict(MlpConfig.published())),
-    "snn": (("expression",), dataclasses.asdict(SnnConfig.published())),
-    "sparse_mlp": (("expression",), dataclasses.asdict(SparseMlpConfig.published())),
-    "gene_mixer": (("expression",), dataclasses.asdict(GeneMixerConfig.published())),
+    "slide_encoder": (SLIDES, {"encoder": ENCODER}),
+    "tile_mean": (SLIDES, {}),
+    "mean_pool": (SLIDES, {"hidden_dim": 512, "dropout": 0.25}),
+    "abmil": (SLIDES, ABMIL),
+    "transmil": (SLIDES, TRANSMIL),
+    "abmil_cat": (BOTH, {"slides": ABMIL, "expression": SNN, "fusion_dim": 256}),
+    "transmil_cat": (BOTH, {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 256}),
+    "slide_encoder_cat": (BOTH, {"encoder": ENCODER, "expression": SNN, "fusion_dim": 256}),
+    "expression_linear": (EXPRESSION, {}),
+    "mlp": (EXPRESSION, {"widths": (256, 256, 256), "dropout": 0.25}),
+    "snn": (EXPRESSION, SNN),
+    "sparse_mlp": (EXPRESSION, {"latent_dim": 256, "width": 256, "dropout": 0.25}),
+    "gene_mixer": (EXPRESSION, GENE_MIXER),
     "clinical_linear": (("clinical",), {}),
-    "mcat": (("slides", "expression"), dataclasses.asdict(McatConfig.published())),
-    "survpath": (("slides", "expression"), dataclasses.asdict(SurvPathConfig.published())),
+    "mcat": (BOTH, MCAT),
+    "survpath": (BOTH, SURVPATH),
 }
 """What each baseline looks at, and its sizes."""
 
+SMALL_ABMIL = {"hidden_dim": 96, "attention_dim": 48}
+SMALL_TRANSMIL = {"dim": 96, "num_heads": 4, "num_landmarks": 32}
+SMALL_SNN = {"widths": (96, 96)}
 SMALL: dict[str, dict[str, Any]] = {
     "mean_pool": {"hidden_dim": 96},
-    "abmil": {"hidden_dim": 96, "num_layers": 1, "attention_dim": 48},
-    "mlp": {"widths": (64, 64, 64)},
-    "snn": {"widths": (64, 64)},
+    "abmil": SMALL_ABMIL,
+    "transmil": SMALL_TRANSMIL,
+    "abmil_cat": {"slides": SMALL_ABMIL, "expression": SMALL_SNN, "fusion_dim": 96},
+    "transmil_cat": {"slides": SMALL_TRANSMIL, "expression": SMALL_SNN, "fusion_dim": 96},
+    "slide_encoder_cat": {"expression": SMALL_SNN, "fusion_dim": 96},
+    "mlp": {"widths": (96, 96, 96)},
+    "snn": SMALL_SNN,
     "sparse_mlp": {"latent_dim": 16, "width": 64},
     "gene_mixer": {"pathways": {"latent_dim": 64, "num_tokens": 16}, "dim": 96},
     "mcat": {"dim": 64, "transformer": {"ffn_dim": 128}},
     "survpath": {"token_dim": 64, "attention_dim": 32, "hidden_dim": 32},
 }
-"""Sizes for features of 192 values and less."""
+"""What is smaller for features of 192 values and less."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "mcat": {"learning_rate": 2e-4, "weight_decay": 1e-5},
@@ -73,12 +120,16 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
         )
     config = data(cases)
     config.name = "_".join(word for word in ("baseline", name, target, cases.replace(":", "_")) if word)
-    modalities, sizes = MODELS[name]
-    in_dim = config.model.encoder.in_dim
-    config.encoder_weights = ConfigDict({"init": "random", "path": ""})
-    config.model = ConfigDict({"name": name, "in_dim": in_dim, "sizes": sizes})
+    modalities, published = MODELS[name]
+    sizes = ConfigDict(copy.deepcopy(published))
     if cases:
-        config.model.sizes.update(SMALL.get(name, {}))
+        sizes.update(SMALL.get(name, {}))
+    if "encoder" in sizes:
+        with sizes.ignore_type():
+            sizes.encoder = config.model.encoder
+    else:
+        config.encoder_weights = ConfigDict({"init": "random", "path": ""})
+    config.model = ConfigDict({"name": name, "in_dim": config.model.encoder.in_dim, "sizes": sizes})
     config.pipeline.modalities = modalities
     config.compare = (("full", modalities),)
     best, weights = TARGETS[target]
@@ -95,7 +146,8 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
     if target == "cox":
         config.loss.cox.memory = 64
     if target == "probe":
-        config.optim.update({"epochs": 0, "warmup_epochs": 0, "rules": ()})
+        config.optim.update({"epochs": 0, "warmup_epochs": 0})
+        config.optim.rules = ((".*", "freeze"),) if "encoder" in sizes else ()
     else:
         config.checkpoint.best = (best,)
     return config

@@ -53,7 +53,7 @@ def titan_of(config: Config) -> TitanConfig:
     """
     sizes, weights = config.model.encoder, config.encoder_weights
     if not isinstance(sizes, TitanConfig):
-        name = type(sizes).__name__.removesuffix("Config")
+        name = type(sizes).__name__.removesuffix("Config") if sizes else "that of a baseline without one"
         raise InputError(
             f"config.model.encoder is {name}, whose embedding lies in no space of text: zero-shot needs "
             "TITAN, as in configs/titan.py"

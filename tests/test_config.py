@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import modaltune_jax
 from configs import baselines, common, hipt
 from modaltune_jax import config_file, experiment, partitioning
-from modaltune_jax.config import Config, unpack
+from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.locations import shipped
@@ -166,6 +166,35 @@ def test_a_value_that_cannot_work_is_refused(override, part):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        pytest.param("model.name=resnet", "known models: modaltune, slide_encoder, tile_mean", id="name"),
+        pytest.param("model.in_dim=0", "config.model.in_dim is 0", id="no width"),
+        pytest.param("model.in_dim=8", "model.sizes.encoder.in_dim is 1536", id="widths that differ"),
+        pytest.param("model.sizes.width=8", "unknown config key config.model.sizes.width", id="size"),
+        pytest.param("model.sizes.encoder.name=resnet", "known encoders", id="encoder"),
+        pytest.param("loss.distillation.weight=1.0", "learns from labels", id="text"),
+        pytest.param("mesh.sequence=2", "sees whole bags", id="split bags"),
+        pytest.param("checkpoint.best=survival:risk", "no loss trains the head", id="head without a loss"),
+        pytest.param("optim.epochs=0", "must be positive", id="a loss and no epoch"),
+        pytest.param("loss.cross_entropy.weight=0", "set optim.epochs=0", id="epochs and no loss"),
+    ],
+)
+def test_a_value_that_no_baseline_can_have_is_refused(override, part):
+    with pytest.raises(InputError) as info:
+        unpack(config_file.load("baselines.py:slide_encoder_cat,subtype", [override]))
+    assert part in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["modaltune", *BASELINES])
+def test_a_config_survives_the_way_to_json(name):
+    file = "common.py" if name == "modaltune" else f"baselines.py:{name},subtype"
+    config = unpack(config_file.load(file))
+    assert unpack(ConfigDict(describe(config))) == config
+
+
 SHIPPED = [
     *(name for name in config_file.names() if name not in ("hipt.py", "baselines.py")),
     "pancancer.py:demo",
@@ -308,5 +337,5 @@ def test_every_key_is_read(data, tmp_path, capsys):
     with pytest.raises(InputError):
         prepare(watch(source, seen))
     prepare(watch(dataclasses.replace(config.data, directory=str(tmp_path / "simulated")), seen))
-    # The command line names the folder; the encoder by itself, which no experiment runs, may pool its tiles.
-    assert all_fields(Config) - seen == {"Config.name", "LongNetConfig.global_pool"}
+    # The command line names the folder.
+    assert all_fields(Config) - seen == {"Config.name"}

@@ -44,14 +44,31 @@ def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
 
 
 PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
+LONGNET = {
+    "in_dim": 12,
+    "width": 16,
+    "depth": 2,
+    "num_heads": 4,
+    "ffn_dim": 32,
+    "segment_lengths": (8, 32),
+    "dilated_ratios": (1, 2),
+}
 
+ABMIL = {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4}
+TRANSMIL = {"dim": 8, "num_heads": 2, "num_landmarks": 3, "value_kernel": 5, "position_kernels": (5, 3)}
+SNN = {"widths": (8, 6)}
 BASELINE_SIZES: dict[str, dict[str, Any]] = {
+    "slide_encoder": {"encoder": LONGNET},
     "tile_mean": {},
     "mean_pool": {"hidden_dim": 8},
-    "abmil": {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4},
+    "abmil": ABMIL,
+    "transmil": TRANSMIL,
+    "abmil_cat": {"slides": ABMIL, "expression": SNN, "fusion_dim": 8},
+    "transmil_cat": {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 8},
+    "slide_encoder_cat": {"encoder": LONGNET, "expression": SNN, "fusion_dim": 8},
     "expression_linear": {},
     "mlp": {"widths": (16, 8)},
-    "snn": {"widths": (16, 8)},
+    "snn": SNN,
     "sparse_mlp": {"latent_dim": 4, "width": 16},
     "gene_mixer": {"pathways": PATHWAYS, "dim": 16},
     "clinical_linear": {},
@@ -70,6 +87,7 @@ def shrink_baseline(config: ConfigDict) -> None:
     """A config of configs/baselines.py in seconds."""
     config.model.in_dim = 12
     config.model.sizes.update(BASELINE_SIZES[config.model.name])
+    config.encoder_weights.update({"init": "random", "path": ""})
     shrink_data(config)
 
 
@@ -99,17 +117,7 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
             }
         )
     else:
-        config.model.encoder.update(
-            {
-                "in_dim": 12,
-                "width": 16,
-                "depth": 2,
-                "num_heads": 4,
-                "ffn_dim": 32,
-                "segment_lengths": (8, 32),
-                "dilated_ratios": (1, 2),
-            }
-        )
+        config.model.encoder.update(LONGNET)
     config.encoder_weights.update({"init": "random", "path": ""})
     config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_extra_extractors": 1, "num_heads": 2})
     config.model.pathways.update(PATHWAYS)

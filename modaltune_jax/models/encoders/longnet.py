@@ -141,10 +141,14 @@ class LongNet(nnx.Module):
         return tokens.cls
 
     def __call__(
-        self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
     ) -> Float[Array, "b d"]:
         """The published slide embedding: both norms around the class token, or the mean of the tiles."""
-        tokens = self.run_blocks(self.embed(features, cells, length), 0, self.depth)
+        tokens = self.run_blocks(self.embed(features, cells, length), 0, self.depth, key)
         if self.config.global_pool:
             pooled = mean_of_tiles(self.encoder.layer_norm(tokens.tiles), length)
         else:

@@ -139,9 +139,14 @@ class Titan(nnx.Module):
         return pooled @ self.proj[...] if project else pooled
 
     def __call__(
-        self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
     ) -> Float[Array, "b d"]:
-        """The published slide embedding."""
+        """The published slide embedding; nothing in it is random."""
+        del key
         return self.slide_embedding(features, cells, length)
 
     def _pool(self, pooler: AttentionPool, tokens: Tokens) -> Float[Array, "b q d"]:
