@@ -10,13 +10,20 @@ configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smal
 """
 
 import copy
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, hipt, pancancer
+from modaltune_jax.models.baselines.gene_mixer import GeneMixerConfig
+from modaltune_jax.models.baselines.mcat import McatConfig
+from modaltune_jax.models.baselines.mlp import MlpConfig
+from modaltune_jax.models.baselines.snn import SnnConfig
+from modaltune_jax.models.baselines.sparse_mlp import SparseMlpConfig
+from modaltune_jax.models.baselines.survpath import SurvPathConfig
 
-SLIDES, EXPRESSION, BOTH = ("slides",), ("expression",), ("slides", "expression")
+SLIDES, EXPRESSION, CLINICAL, BOTH = ("slides",), ("expression",), ("clinical",), ("slides", "expression")
 ENCODER = None
 """Stands for the slide encoder of the config that the cases come from."""
 
@@ -31,31 +38,6 @@ TRANSMIL = {
     "dropout": 0.1,
 }
 SNN = {"widths": (256, 256), "activation": "elu", "dropout": 0.25}
-GENE_MIXER = {
-    "pathways": {
-        "latent_dim": 256,
-        "depth": 3,
-        "pathway_expansion": 0.5,
-        "channel_expansion": 0.5,
-        "num_tokens": 64,
-        "dropout": 0.25,
-    },
-    "dim": 768,
-}
-MCAT = {
-    "dim": 256,
-    "transformer": {"depth": 2, "num_heads": 8, "ffn_dim": 512, "dropout": 0.25},
-    "fusion": "concat",
-    "bilinear_dim": 32,
-    "dropout": 0.25,
-}
-SURVPATH = {
-    "token_dim": 256,
-    "attention_dim": 128,
-    "hidden_dim": 64,
-    "network_dropout": 0.25,
-    "dropout": 0.1,
-}
 
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "slide_encoder": (SLIDES, {"encoder": ENCODER}),
@@ -67,13 +49,13 @@ MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "transmil_cat": (BOTH, {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 256}),
     "slide_encoder_cat": (BOTH, {"encoder": ENCODER, "expression": SNN, "fusion_dim": 256}),
     "expression_linear": (EXPRESSION, {}),
-    "mlp": (EXPRESSION, {"widths": (256, 256, 256), "dropout": 0.25}),
-    "snn": (EXPRESSION, SNN),
-    "sparse_mlp": (EXPRESSION, {"latent_dim": 256, "width": 256, "dropout": 0.25}),
-    "gene_mixer": (EXPRESSION, GENE_MIXER),
-    "clinical_linear": (("clinical",), {}),
-    "mcat": (BOTH, MCAT),
-    "survpath": (BOTH, SURVPATH),
+    "mlp": (EXPRESSION, dataclasses.asdict(MlpConfig.published())),
+    "snn": (EXPRESSION, dataclasses.asdict(SnnConfig.published())),
+    "sparse_mlp": (EXPRESSION, dataclasses.asdict(SparseMlpConfig.published())),
+    "gene_mixer": (EXPRESSION, dataclasses.asdict(GeneMixerConfig.published())),
+    "clinical_linear": (CLINICAL, {}),
+    "mcat": (BOTH, dataclasses.asdict(McatConfig.published())),
+    "survpath": (BOTH, dataclasses.asdict(SurvPathConfig.published())),
 }
 """What each baseline looks at, and its sizes."""
 
@@ -87,8 +69,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "abmil_cat": {"slides": SMALL_ABMIL, "expression": SMALL_SNN, "fusion_dim": 96},
     "transmil_cat": {"slides": SMALL_TRANSMIL, "expression": SMALL_SNN, "fusion_dim": 96},
     "slide_encoder_cat": {"expression": SMALL_SNN, "fusion_dim": 96},
-    "mlp": {"widths": (96, 96, 96)},
-    "snn": SMALL_SNN,
+    "mlp": {"widths": (64, 64, 64)},
+    "snn": {"widths": (64, 64)},
     "sparse_mlp": {"latent_dim": 16, "width": 64},
     "gene_mixer": {"pathways": {"latent_dim": 64, "num_tokens": 16}, "dim": 96},
     "mcat": {"dim": 64, "transformer": {"ffn_dim": 128}},

@@ -43,7 +43,6 @@ def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
     return config
 
 
-PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
 LONGNET = {
     "in_dim": 12,
     "width": 16,
@@ -57,6 +56,7 @@ LONGNET = {
 ABMIL = {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4}
 TRANSMIL = {"dim": 8, "num_heads": 2, "num_landmarks": 3, "value_kernel": 5, "position_kernels": (5, 3)}
 SNN = {"widths": (8, 6)}
+PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
 BASELINE_SIZES: dict[str, dict[str, Any]] = {
     "slide_encoder": {"encoder": LONGNET},
     "tile_mean": {},
@@ -68,7 +68,7 @@ BASELINE_SIZES: dict[str, dict[str, Any]] = {
     "slide_encoder_cat": {"encoder": LONGNET, "expression": SNN, "fusion_dim": 8},
     "expression_linear": {},
     "mlp": {"widths": (16, 8)},
-    "snn": SNN,
+    "snn": {"widths": (16, 8)},
     "sparse_mlp": {"latent_dim": 4, "width": 16},
     "gene_mixer": {"pathways": PATHWAYS, "dim": 16},
     "clinical_linear": {},
