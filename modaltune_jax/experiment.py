@@ -140,7 +140,7 @@ def _write_results(
     if heads:
         results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
-        case_scores.write(folder / case_scores.NAME, case_scores.of_predicted(said, cases))
+        case_scores.write(folder / case_scores.NAME, case_scores.of_predicted(said, run.judged_cases))
         results.write(table, folder / "probes")
 
 

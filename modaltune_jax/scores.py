@@ -29,6 +29,8 @@ TARGET_TASKS = {"subtype": "diagnosis", "survival": "survival", "site": "general
 POOLED, OVERALL = "pooled", "overall"
 """In place of a site: the cases of all sites together; the headline of a target, the mean over sites."""
 
+_UNKNOWN = {"subtype": -1, "event": -1, "time": math.nan}
+
 PROBE = "probe"
 """The method of predictions by a probe; heads have names of their own."""
 
@@ -147,6 +149,25 @@ class Predicted(NamedTuple):
         if not np.isfinite(predicted[rows]).all():
             return Estimate.missing("predictions are not finite", len(rows))
         return self.truth.score(predicted[rows], rows)
+
+
+def judged_cases(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
+    """The table of cases, in which those that a model is shown nothing of have no labels.
+
+    A model that is shown expression alone can say nothing of a case without: no probe is fitted on it, and it
+    is not scored. Clinical values count as known of every case.
+
+    Args:
+      table: columns num_tiles, has_expression, subtype, time and event.
+      modalities: what the model is shown.
+    """
+    is_seen = np.full(len(table), "clinical" in modalities)
+    if "slides" in modalities:
+        is_seen |= (table["num_tiles"] > 0).to_numpy()
+    if "expression" in modalities:
+        is_seen |= table["has_expression"].to_numpy(bool)
+    seen = pd.Series(is_seen, table.index)
+    return table.assign(**{name: table[name].where(seen, none) for name, none in _UNKNOWN.items()})
 
 
 def cases_by_site(

@@ -36,7 +36,7 @@ from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weig
 from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, split_params
 from modaltune_jax.probes import probe_predictions
-from modaltune_jax.scores import Predicted, has_survival, score_table
+from modaltune_jax.scores import Predicted, has_survival, judged_cases, score_table
 from modaltune_jax.selection import selection_score
 from modaltune_jax.signals import StopSignals
 from modaltune_jax.targets import Targets
@@ -79,6 +79,11 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Batches in which every training case is seen once."""
         return self.batches.steps_per_epoch
+
+    @property
+    def judged_cases(self) -> pd.DataFrame:
+        """The table of cases, without the labels of those that the model is shown nothing of."""
+        return judged_cases(self.records.table, self.pipeline.modalities)
 
 
 def build(
@@ -248,7 +253,7 @@ def score(run: Run, outputs: dict[str, np.ndarray], splits: tuple[str, ...]) -> 
 
 def predicted(run: Run, outputs: dict[str, np.ndarray]) -> list[Predicted]:
     """What probes on what `predict` gave, fitted on train, and its heads say of every case."""
-    table, sites, labels = run.records.table, run.records.sites, run.targets.supervision.labels
+    table, sites, labels = run.judged_cases, run.records.sites, run.targets.supervision.labels
     return [
         *probe_predictions(outputs["embedding"], table, sites),
         *head_predictions(outputs, table, sites, labels),

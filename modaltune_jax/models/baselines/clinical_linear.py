@@ -17,10 +17,6 @@ from modaltune_jax.types import Batch
 class ClinicalLinearConfig:
     """There is nothing to choose."""
 
-    @classmethod
-    def published(cls) -> ClinicalLinearConfig:
-        return cls()
-
 
 class ClinicalLinear(nnx.Module):
     """The encoded clinical values of a case, zeros without; no parameters.

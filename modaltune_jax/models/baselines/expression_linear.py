@@ -17,10 +17,6 @@ from modaltune_jax.types import Batch
 class ExpressionLinearConfig:
     """There is nothing to choose."""
 
-    @classmethod
-    def published(cls) -> ExpressionLinearConfig:
-        return cls()
-
 
 class ExpressionLinear(nnx.Module):
     """The standardised expression of a case, zeros without; no parameters.

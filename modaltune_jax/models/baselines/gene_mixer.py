@@ -26,7 +26,7 @@ class GeneMixerConfig:
     """Sizes of a `GeneMixer`.
 
     Attributes:
-      pathways: the expression encoder.
+      pathways: the expression encoder, with the keys of `model.pathways`.
       dim: width of its tokens, and of the vector of a case.
     """
 

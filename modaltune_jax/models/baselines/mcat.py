@@ -35,7 +35,7 @@ class McatConfig:
 
     Attributes:
       dim: width of tile and gene tokens, and of the vector of a case.
-      transformer: sizes of the two transformers.
+      transformer: sizes of the two transformers: depth, num_heads, ffn_dim, dropout.
       fusion: "concat" or "bilinear".
       bilinear_dim: width of each vector in the products of "bilinear".
       dropout: rate everywhere outside the transformers; alpha dropout in the networks on genes.
