@@ -10,13 +10,20 @@ configs/hipt.py, "demo" the simulated ones of configs/pancancer.py, both in smal
 """
 
 import copy
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, hipt, pancancer
+from modaltune_jax.models.baselines.gene_mixer import GeneMixerConfig
+from modaltune_jax.models.baselines.mcat import McatConfig
+from modaltune_jax.models.baselines.mlp import MlpConfig
+from modaltune_jax.models.baselines.snn import SnnConfig
+from modaltune_jax.models.baselines.sparse_mlp import SparseMlpConfig
+from modaltune_jax.models.baselines.survpath import SurvPathConfig
 
-SLIDES, BOTH = ("slides",), ("slides", "expression")
+SLIDES, EXPRESSION, CLINICAL, BOTH = ("slides",), ("expression",), ("clinical",), ("slides", "expression")
 ENCODER = None
 """Stands for the slide encoder of the config that the cases come from."""
 
@@ -41,6 +48,14 @@ MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "abmil_cat": (BOTH, {"slides": ABMIL, "expression": SNN, "fusion_dim": 256}),
     "transmil_cat": (BOTH, {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 256}),
     "slide_encoder_cat": (BOTH, {"encoder": ENCODER, "expression": SNN, "fusion_dim": 256}),
+    "expression_linear": (EXPRESSION, {}),
+    "mlp": (EXPRESSION, dataclasses.asdict(MlpConfig.published())),
+    "snn": (EXPRESSION, dataclasses.asdict(SnnConfig.published())),
+    "sparse_mlp": (EXPRESSION, dataclasses.asdict(SparseMlpConfig.published())),
+    "gene_mixer": (EXPRESSION, dataclasses.asdict(GeneMixerConfig.published())),
+    "clinical_linear": (CLINICAL, {}),
+    "mcat": (BOTH, dataclasses.asdict(McatConfig.published())),
+    "survpath": (BOTH, dataclasses.asdict(SurvPathConfig.published())),
 }
 """What each baseline looks at, and its sizes."""
 
@@ -54,8 +69,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "abmil_cat": {"slides": SMALL_ABMIL, "expression": SMALL_SNN, "fusion_dim": 96},
     "transmil_cat": {"slides": SMALL_TRANSMIL, "expression": SMALL_SNN, "fusion_dim": 96},
     "slide_encoder_cat": {"expression": SMALL_SNN, "fusion_dim": 96},
+    "mlp": {"widths": (64, 64, 64)},
+    "snn": {"widths": (64, 64)},
+    "sparse_mlp": {"latent_dim": 16, "width": 64},
+    "gene_mixer": {"pathways": {"latent_dim": 64, "num_tokens": 16}, "dim": 96},
+    "mcat": {"dim": 64, "transformer": {"ffn_dim": 128}},
+    "survpath": {"token_dim": 64, "attention_dim": 32, "hidden_dim": 32},
 }
 """What is smaller for features of 192 values and less."""
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "mcat": {"learning_rate": 2e-4, "weight_decay": 1e-5},
+    "survpath": {"learning_rate": 5e-4, "weight_decay": 1e-3},
+}
+"""As published, for records/pancancer; both for 20 epochs."""
 
 TARGETS = {
     "subtype": ("subtype:classes", {"cross_entropy": 1.0}),
@@ -90,6 +117,14 @@ def get_config(arguments: str = "abmil,subtype") -> ConfigDict:
     best, weights = TARGETS[target]
     config.loss = common.loss(**weights)
     config.optim.rules = ((".*", "train"),)
+    if not cases:
+        config.optim.update(SCHEDULES.get(name, {}))
+    if name == "survpath":
+        config.loss.discrete_hazard.alpha = 0.5
+    if name == "mcat" and config.data.gene_sets == "pathways.csv.gz":
+        # Six families of genes rather than 331 pathways, in records of their own.
+        config.data.gene_sets = "gene_groups_mcat.csv"
+        config.data.directory += "_families"
     if target == "cox":
         config.loss.cox.memory = 64
     if target == "probe":

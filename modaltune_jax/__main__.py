@@ -10,7 +10,9 @@ COMMANDS = {
     "example": "modaltune_jax.example",
     "inspect": "modaltune_jax.inspect",
     "pack": "modaltune_jax.pack",
+    "report": "modaltune_jax.report",
     "split": "modaltune_jax.split",
+    "sweep": "modaltune_jax.sweep",
     "train": "modaltune_jax.main",
     "zero_shot": "modaltune_jax.zero_shot",
 }

@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from modaltune_jax import predictions, results
+from modaltune_jax import case_scores, predictions, results
 from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.config_checks import modality_flags
 from modaltune_jax.distributed import first_goes_first, is_first
-from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.models.modaltune import ModelConfig
-from modaltune_jax.targets import load_encoder, targets_of_records
-from modaltune_jax.train import Run, build, predict, restore_best, score, train
+from modaltune_jax.run_manifest import recorded
+from modaltune_jax.scores import Predicted, score_table
+from modaltune_jax.selection import check_selection
+from modaltune_jax.targets import Targets, load_encoder, targets_of_records
+from modaltune_jax.train import Run, build, predict, predicted, restore_best, train
 from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
 
@@ -72,21 +74,15 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         )
     _describe(records)
     tables = []
-    for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
-        if is_training and (folder / "probes.csv").exists():
-            print(f"{folder} is finished; remove it to train again")
-            table = results.read(folder / "probes")
-        else:
-            run, state = build(config, seed, shown, records, targets)
-            if is_training:
-                if is_first():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _write_json(folder / "config.json", described)
-                train(run, state, folder)
-                if is_first():
-                    training_figure(folder)
-            table = _probe_best(run, state, folder, is_training=is_training)
-        tables.append(table.assign(variant=variant, seed=seed))
+    with recorded(workdir, described, records, config.seeds, is_writing=is_training and is_first()):
+        for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
+            if is_training and (folder / "probes.csv").exists():
+                print(f"{folder} is finished; remove it to train again")
+                table = results.read(folder / "probes")
+            else:
+                with recorded(folder, described, records, [seed], is_writing=is_training and is_first()):
+                    table = _run_one(config, seed, shown, records, targets, folder, is_training=is_training)
+            tables.append(table.assign(variant=variant, seed=seed))
     everything = pd.concat(tables, ignore_index=True)
     if is_first():
         results.write(everything, workdir / "results")
@@ -95,26 +91,56 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     return everything
 
 
+def _run_one(
+    config: Config,
+    seed: int,
+    shown: tuple[str, ...],
+    records: Records,
+    targets: Targets,
+    folder: Path,
+    *,
+    is_training: bool,
+) -> pd.DataFrame:
+    """Trains, or goes on, and probes the best checkpoint."""
+    run, state = build(config, seed, shown, records, targets)
+    if is_training:
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / "config.json", describe(config))
+        train(run, state, folder)
+        if is_first():
+            training_figure(folder)
+    return _probe_best(run, state, folder, is_training=is_training)
+
+
 def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:
     """Probes the best checkpoint; `probes.csv` also says that the run is finished."""
     best, meta = restore_best(run, state, folder)
     print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
     outputs = predict(run, best, ("train", *SPLITS))
-    table = score(run, outputs, SPLITS)
+    said = predicted(run, outputs)
+    table = score_table(said, run.records.table, SPLITS)
     if is_first():
-        _write_results(run, folder, outputs, table, is_training=is_training)
+        _write_results(run, folder, outputs, said, table, is_training=is_training)
     return table
 
 
 def _write_results(
-    run: Run, folder: Path, outputs: dict[str, np.ndarray], table: pd.DataFrame, *, is_training: bool
+    run: Run,
+    folder: Path,
+    outputs: dict[str, np.ndarray],
+    said: list[Predicted],
+    table: pd.DataFrame,
+    *,
+    is_training: bool,
 ) -> None:
     cases, labels = run.records.table, run.targets.supervision.labels
-    said = {name: values for name, values in outputs.items() if name != "embedding"}
-    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **said)
-    if said:
+    heads = {name: values for name, values in outputs.items() if name != "embedding"}
+    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **heads)
+    if heads:
         results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
+        case_scores.write(folder / case_scores.NAME, case_scores.of_predicted(said, cases))
         results.write(table, folder / "probes")
 
 

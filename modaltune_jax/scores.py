@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +104,18 @@ def truth_of(target: str, table: pd.DataFrame, sites: Sequence[str]) -> Truth:
     return Classes(np.where(subtype >= 0, site * (subtype.max(initial=0) + 1) + subtype, -1))
 
 
+class ClassProbabilities(NamedTuple):
+    """Probabilities of the classes that a method tells apart.
+
+    Attributes:
+      classes: increasing, as in `Classes.labels`.
+      values: a row a case, NaN where there are none.
+    """
+
+    classes: Integer[np.ndarray, "k"]
+    values: Float[np.ndarray, "n k"]
+
+
 class Predicted(NamedTuple):
     """What one method predicts of one target.
 
@@ -113,6 +126,7 @@ class Predicted(NamedTuple):
       truth: what is to be predicted.
       cases: rows of the table whose truth is known, by site and `POOLED` as from `cases_by_site`.
       predictions: for the same keys; all cases may be predicted, those of `cases` are scored.
+      probabilities: of classes, for those of the keys that there are any for.
     """
 
     target: str
@@ -121,6 +135,7 @@ class Predicted(NamedTuple):
     truth: Truth
     cases: Mapping[str, Integer[np.ndarray, "m"]]
     predictions: Mapping[str, Predictions]
+    probabilities: Mapping[str, ClassProbabilities] = MappingProxyType({})
 
     def score(self, site: str, rows: Integer[np.ndarray, "m"]) -> Estimate:
         """The metric on some rows, of those predictions that are made for `site` or `POOLED`."""

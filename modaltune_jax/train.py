@@ -21,8 +21,8 @@ from modaltune_jax.agreement import GO_ON, SAVE, STOP, Agreement
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config
 from modaltune_jax.distributed import is_first
-from modaltune_jax.evaluate import predict_cases, selection_score
-from modaltune_jax.heads_table import heads_table
+from modaltune_jax.embed_cases import predict_cases
+from modaltune_jax.heads_table import head_predictions
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import Transforms
@@ -35,8 +35,9 @@ from modaltune_jax.models.modaltune import ModalTune, ModelConfig
 from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weights
 from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, split_params
-from modaltune_jax.probes import probe_table
-from modaltune_jax.scores import has_survival
+from modaltune_jax.probes import probe_predictions
+from modaltune_jax.scores import Predicted, has_survival, score_table
+from modaltune_jax.selection import selection_score
 from modaltune_jax.signals import StopSignals
 from modaltune_jax.targets import Targets
 from modaltune_jax.train_step import TrainState, make_predict_step, make_train_step
@@ -114,6 +115,7 @@ def build(
         seed=seed,
         **_shards(mesh),
     )
+    print(batches.plan.describe())
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
@@ -241,10 +243,16 @@ def probe(run: Run, trainable: Params, splits: tuple[str, ...]) -> pd.DataFrame:
 
 def score(run: Run, outputs: dict[str, np.ndarray], splits: tuple[str, ...]) -> pd.DataFrame:
     """Probes on what `predict` gave, and its heads, in one table."""
-    records, labels = run.records, run.targets.supervision.labels
-    probes = probe_table(outputs["embedding"], records.table, records.sites, splits)
-    heads = heads_table(outputs, records.table, records.sites, labels, splits)
-    return probes if heads.empty else pd.concat([probes, heads], ignore_index=True)
+    return score_table(predicted(run, outputs), run.records.table, splits)
+
+
+def predicted(run: Run, outputs: dict[str, np.ndarray]) -> list[Predicted]:
+    """What probes on what `predict` gave, fitted on train, and its heads say of every case."""
+    table, sites, labels = run.records.table, run.records.sites, run.targets.supervision.labels
+    return [
+        *probe_predictions(outputs["embedding"], table, sites),
+        *head_predictions(outputs, table, sites, labels),
+    ]
 
 
 def predict(run: Run, trainable: Params, splits: tuple[str, ...]) -> dict[str, np.ndarray]:

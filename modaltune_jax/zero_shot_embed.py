@@ -17,7 +17,7 @@ from modaltune_jax.convert.locate import locate
 from modaltune_jax.convert.rules import Params
 from modaltune_jax.convert.slide_encoders import abstract_params, kind_of, read
 from modaltune_jax.convert.tensor_file import open_tensors
-from modaltune_jax.evaluate import predict_cases
+from modaltune_jax.embed_cases import predict_cases
 from modaltune_jax.inputs.clinical import ClinicalEncoder
 from modaltune_jax.inputs.pipeline import eval_batches
 from modaltune_jax.inputs.records import Records

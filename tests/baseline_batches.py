@@ -5,7 +5,7 @@ import numpy as np
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.types import MODALITIES, Batch
 
-IN_DIM, NUM_GENES, NUM_CLINICAL = 12, 11, 3
+IN_DIM, NUM_GENES, NUM_CLINICAL = 12, 11, 16
 INPUTS = ModalInputs((np.arange(5), np.arange(4, 9), np.array([], int)), NUM_CLINICAL, NUM_GENES)
 
 

@@ -13,9 +13,9 @@ from docs import draw_data_flow, list_config_keys
 from modaltune_jax import command, example, experiment, inspect, main, pack
 from modaltune_jax.config import unpack
 from modaltune_jax.convert import __main__ as convert
-from modaltune_jax.evaluate import check_selection
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import fit_transforms
+from modaltune_jax.selection import check_selection
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

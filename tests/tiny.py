@@ -56,6 +56,7 @@ LONGNET = {
 ABMIL = {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4}
 TRANSMIL = {"dim": 8, "num_heads": 2, "num_landmarks": 3, "value_kernel": 5, "position_kernels": (5, 3)}
 SNN = {"widths": (8, 6)}
+PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
 BASELINE_SIZES: dict[str, dict[str, Any]] = {
     "slide_encoder": {"encoder": LONGNET},
     "tile_mean": {},
@@ -65,6 +66,19 @@ BASELINE_SIZES: dict[str, dict[str, Any]] = {
     "abmil_cat": {"slides": ABMIL, "expression": SNN, "fusion_dim": 8},
     "transmil_cat": {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 8},
     "slide_encoder_cat": {"encoder": LONGNET, "expression": SNN, "fusion_dim": 8},
+    "expression_linear": {},
+    "mlp": {"widths": (16, 8)},
+    "snn": {"widths": (16, 8)},
+    "sparse_mlp": {"latent_dim": 4, "width": 16},
+    "gene_mixer": {"pathways": PATHWAYS, "dim": 16},
+    "clinical_linear": {},
+    "mcat": {
+        "dim": 8,
+        "transformer": {"depth": 1, "num_heads": 2, "ffn_dim": 16},
+        "fusion": "bilinear",
+        "bilinear_dim": 4,
+    },
+    "survpath": {"token_dim": 8, "attention_dim": 6, "hidden_dim": 16},
 }
 """Tiny sizes of every baseline."""
 
@@ -106,7 +120,7 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
         config.model.encoder.update(LONGNET)
     config.encoder_weights.update({"init": "random", "path": ""})
     config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_extra_extractors": 1, "num_heads": 2})
-    config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    config.model.pathways.update(PATHWAYS)
     config.model.embedding_dim = 16
 
 
