@@ -20,7 +20,7 @@ from modaltune_jax.models.baselines.presence import zero_where_absent
 from modaltune_jax.models.layers import LECUN_NORMAL, TRUNC_NORMAL, layer_norm, linear
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.regularisation import fold
-from modaltune_jax.types import Batch
+from modaltune_jax.types import Batch, InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class TransMilConfig:
       num_heads: attention heads.
       num_landmarks: of the Nyström attention.
       num_iterations: of its pseudo-inverse.
-      value_kernel: rows of the convolution over the values beside the attention.
-      position_kernels: sides of the convolutions that encode positions.
+      value_kernel: rows of the convolution over the values beside the attention, an odd number.
+      position_kernels: sides of the convolutions that encode positions, odd numbers.
       dropout: rate behind each attention, in training.
     """
 
@@ -44,6 +44,14 @@ class TransMilConfig:
     value_kernel: int
     position_kernels: tuple[int, ...]
     dropout: float
+
+    def __post_init__(self) -> None:
+        for name, sizes in (
+            ("value_kernel", (self.value_kernel,)),
+            ("position_kernels", self.position_kernels),
+        ):
+            if not sizes or not all(size % 2 for size in sizes):
+                raise InputError(f"TransMIL: {name} is {getattr(self, name)}; it must be odd")
 
     @classmethod
     def published(cls) -> TransMilConfig:
@@ -110,10 +118,28 @@ class PositionEncoding(nnx.Module):
         at_cell = jnp.where(is_inside, row * side + column, 0)
         image = jnp.where(is_inside[..., None], jnp.take_along_axis(tokens, at_cell[..., None], 1), 0.0)
         image = image.reshape(b, largest, largest, d)
-        image = sum((conv(image) for conv in self.convs), image).reshape(b, n, d)
+        image = (image + self._convolve(image)).reshape(b, n, d)
         row, column = jnp.divmod(jnp.arange(n), side)
         cell = jnp.where(places.is_real, row * largest + column, 0)
         return jnp.take_along_axis(image, cell[..., None], 1)
+
+    def _convolve(self, image: Float[Array, "b s s d"]) -> Float[Array, "b s s d"]:
+        """The sum of all convolutions, as one of the sum of their kernels."""
+        kernels = [conv.kernel[...] for conv in self.convs]
+        margins = [(max(map(len, kernels)) - len(kernel)) // 2 for kernel in kernels]
+        same_size = [
+            jnp.pad(kernel, ((margin, margin), (margin, margin), (0, 0), (0, 0)))
+            for kernel, margin in zip(kernels, margins, strict=True)
+        ]
+        convolved = jax.lax.conv_general_dilated(
+            image,
+            jnp.stack(same_size).sum(axis=0),
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=image.shape[-1],
+        )
+        return convolved + sum(conv.bias[...] for conv in self.convs if conv.bias is not None)
 
 
 class TransMilLayer(nnx.Module):

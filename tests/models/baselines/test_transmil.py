@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modaltune_jax.models.baselines.nystrom import NystromAttention, part_means, pseudo_inverse
+from modaltune_jax.models.baselines.nystrom import NystromAttention, convolve, part_means, pseudo_inverse
 from modaltune_jax.models.baselines.transmil import PositionEncoding, square
 
 
@@ -61,7 +61,7 @@ def test_with_a_landmark_a_token_it_is_softmax_attention():
     """K K⁺ K = K: nothing is lost where every token is a landmark."""
     length, heads, dim = 5, 2, 6
     layer = NystromAttention(dim, heads, 8, 25, 3, 0.0, rngs=nnx.Rngs(0))
-    layer.conv.kernel[...] = jnp.zeros_like(layer.conv.kernel[...])
+    layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
     x = normal(2, 9, dim)
     out = jax.jit(layer)(jnp.asarray(x), jnp.array([length, 9]))[0, :length]
     qkv = (x[0, :length] @ np.asarray(layer.qkv.kernel)).reshape(length, 3, heads, dim // heads)
@@ -73,24 +73,26 @@ def test_with_a_landmark_a_token_it_is_softmax_attention():
     np.testing.assert_allclose(out, want, rtol=2e-3, atol=2e-3)
 
 
-def test_values_are_convolved_along_the_sequence_a_kernel_a_head():
-    layer = NystromAttention(4, 2, 2, 2, 3, 0.0, rngs=nnx.Rngs(0))
-    v = normal(1, 2, 5, 2)
-    kernel = np.asarray(layer.conv.kernel)[:, 0]
-    padded = np.pad(v, ((0, 0), (0, 0), (1, 1), (0, 0)))
-    want = sum(padded[:, :, j : j + 5] * kernel[j][None, :, None, None] for j in range(3))
-    np.testing.assert_allclose(layer._convolve(jnp.asarray(v)), want, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("rows", "size"), [(1, 3), (5, 3), (64, 5), (130, 33), (7, 81)])
+def test_values_are_convolved_along_the_sequence_a_kernel_a_head(rows, size):
+    v, kernel = normal(1, 2, rows, 3), normal(size, 2, seed=1)
+    padded = np.pad(v, ((0, 0), (0, 0), (size // 2, size // 2), (0, 0)))
+    want = sum(padded[:, :, j : j + rows] * kernel[j][None, :, None, None] for j in range(size))
+    np.testing.assert_allclose(convolve(jnp.asarray(v), jnp.asarray(kernel)), want, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_are_convolutions_of_each_case_s_own_square():
-    layer = PositionEncoding(2, (3,), rngs=nnx.Rngs(0))
+    layer = PositionEncoding(2, (3, 1), rngs=nnx.Rngs(0))
+    for conv in layer.convs:
+        conv.bias[...] = jnp.asarray(normal(2, seed=2))
     places = square(jnp.array([4, 9]), 9)
     tokens = normal(2, 9, 2)
     found = np.asarray(jax.jit(layer)(jnp.asarray(tokens), places))
-    kernel, bias = np.asarray(layer.convs[0].kernel)[:, :, 0], np.asarray(layer.convs[0].bias)
+    kernel, single = (np.asarray(conv.kernel)[:, :, 0] for conv in layer.convs)
+    bias = sum(np.asarray(conv.bias) for conv in layer.convs)
     for i, side in enumerate((2, 3)):
         image = tokens[i, : side**2].reshape(side, side, 2)
         padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
         conv = sum(padded[r : r + side, c : c + side] * kernel[r, c] for r in range(3) for c in range(3))
-        want = (image + conv + bias).reshape(-1, 2)
+        want = (image + conv + image * single[0, 0] + bias).reshape(-1, 2)
         np.testing.assert_allclose(found[i, : side**2], want, rtol=1e-5, atol=1e-6)
