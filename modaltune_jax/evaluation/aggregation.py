@@ -67,7 +67,7 @@ def out_of_fold(runs: Sequence[Sequence[Group]], bootstrap: Bootstrap) -> list[G
         rows = pd.concat([other.rows for other in same], ignore_index=True)
         train = pd.concat([other.train for other in same], ignore_index=True).drop_duplicates("case_id")
         key = dataclasses.replace(group.key, split=f"{group.key.split} out of fold")
-        pooled.append(scored(key, rows, train, bootstrap))
+        pooled.append(scored(key, rows, train, bootstrap, is_main_only=bool(key.variable)))
     return pooled
 
 

@@ -90,11 +90,14 @@ def groups_of(
     return groups
 
 
-def scored(key: Key, rows: pd.DataFrame, train: pd.DataFrame, bootstrap: Bootstrap) -> Group:
-    """A group of some rows, of which only the known ones count."""
+def scored(
+    key: Key, rows: pd.DataFrame, train: pd.DataFrame, bootstrap: Bootstrap, *, is_main_only: bool = False
+) -> Group:
+    """A group of some rows, of which only the known ones count, by all metrics or by the main one."""
     rows, train = known(rows), known(train)
     name = "/".join((key.split, key.site, key.target, key.variable, key.level))
-    return Group(key, rows, train, tuple(measure(key.target, rows, train, bootstrap, name)))
+    measured = measure(key.target, rows, train, bootstrap, name, is_main_only=is_main_only)
+    return Group(key, rows, train, tuple(measured))
 
 
 def _parts(block: pd.DataFrame, split: str, by: str) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:

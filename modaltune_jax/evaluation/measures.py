@@ -54,7 +54,13 @@ def known(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure(
-    target: str, rows: pd.DataFrame, train: pd.DataFrame, bootstrap: Bootstrap, group: str
+    target: str,
+    rows: pd.DataFrame,
+    train: pd.DataFrame,
+    bootstrap: Bootstrap,
+    group: str,
+    *,
+    is_main_only: bool = False,
 ) -> list[Measured]:
     """The metrics of a target on `rows`.
 
@@ -64,20 +70,23 @@ def measure(
       train: known rows of the training cases, which tell how long cases are followed.
       bootstrap: of the intervals.
       group: a name; groups of another name get other draws, and those of the same name and cases the same.
+      is_main_only: Harrell's c or balanced accuracy, and no other.
     """
     missing = rows["predicted"].isna().to_numpy()
     strata = rows["event" if target == "survival" else "label"].to_numpy()
     draws = draw_cases(len(rows), bootstrap.num_draws, strata=strata, seed=zlib.crc32(group.encode("utf-8")))
     if target == "survival":
         names = ("harrell_c", "uno_c", *(f"td_auc_{month:g}m" for month in MONTHS))
-        measured = survival_measures(rows, train, draws) if not missing.any() else None
     else:
         names = ("balanced_accuracy", "macro_f1", "auroc", "auprc")
-        measured = class_measures(rows, draws) if not missing.any() else None
-    if measured is not None:
-        return measured
-    reason = rows["reason"].to_numpy()[missing][0]
-    return [Measured(name, Estimate.missing(reason, len(rows)), np.zeros(0)) for name in names]
+    if missing.any():
+        reason = rows["reason"].to_numpy()[missing][0]
+        names = names[:1] if is_main_only else names
+        return [Measured(name, Estimate.missing(reason, len(rows)), np.zeros(0)) for name in names]
+    if target == "survival":
+        main = _harrell(rows, draws)
+        return [main] if is_main_only else [main, *survival_measures(rows, train, draws)]
+    return class_measures(rows, draws)[: 1 if is_main_only else None]
 
 
 def class_measures(rows: pd.DataFrame, draws: Integer[np.ndarray, "draws n"]) -> list[Measured]:
@@ -101,21 +110,26 @@ def class_measures(rows: pd.DataFrame, draws: Integer[np.ndarray, "draws n"]) ->
     return measured
 
 
+def _harrell(rows: pd.DataFrame, draws: Integer[np.ndarray, "draws n"]) -> Measured:
+    risk, time = rows["predicted"].to_numpy(np.float64), rows["time"].to_numpy(np.float64)
+    event = rows["event"].to_numpy(np.int64)
+    estimate = survival.harrell_c(risk, time, event)
+    return Measured("harrell_c", estimate, concordance_of_draws(risk, time, event, draws))
+
+
 def survival_measures(
     rows: pd.DataFrame, train: pd.DataFrame, draws: Integer[np.ndarray, "draws n"]
 ) -> list[Measured]:
-    """Concordance by Harrell and Uno, AUC by month, and Brier score and calibration of probabilities."""
+    """Uno's concordance, AUC by month, and Brier score and calibration of probabilities."""
     risk, time = rows["predicted"].to_numpy(np.float64), rows["time"].to_numpy(np.float64)
     event = rows["event"].to_numpy(np.int64)
     follow_up = train["time"].to_numpy(np.float64), train["event"].to_numpy(np.int64)
-    harrell = survival.harrell_c(risk, time, event)
-    measured = [Measured("harrell_c", harrell, concordance_of_draws(risk, time, event, draws))]
     tau = max(MONTHS)
     uno, of_uno = survival.uno_c(risk, time, event, *follow_up, tau=tau), np.zeros(0)
     if uno.is_estimable:
         weights = survival.uno_weights(time, event, *follow_up, tau=tau)
         of_uno = concordance_of_draws(risk, time, event, draws, weights)
-    measured.append(Measured("uno_c", uno, of_uno))
+    measured = [Measured("uno_c", uno, of_uno)]
     areas = survival.time_dependent_auc(risk, time, event, *follow_up, np.asarray(MONTHS))
     for month, area in zip(MONTHS, areas, strict=True):
         of_area = np.zeros(0)

@@ -14,7 +14,6 @@ from modaltune_jax.inputs.records import Records
 from modaltune_jax.scores import OVERALL
 
 _PROJECT = ("project", "project_id")
-_METRICS = ("harrell_c", "balanced_accuracy")
 
 
 def levels_of_cases(records: Records, like: Records) -> pd.DataFrame:
@@ -64,7 +63,6 @@ def subgroups_of(groups: list[Group], levels: pd.DataFrame, bootstrap: Bootstrap
                 continue
             for name in present:
                 key = dataclasses.replace(group.key, variable=variable, level=name)
-                part = scored(key, group.rows[level == name], group.train, bootstrap)
-                main = tuple(one for one in part.measured if one.metric in _METRICS)
-                found.append(dataclasses.replace(part, measured=main))
+                rows = group.rows[level == name]
+                found.append(scored(key, rows, group.train, bootstrap, is_main_only=True))
     return found
