@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     "convert": "modaltune_jax.convert.__main__",
+    "evaluate": "modaltune_jax.evaluate",
     "example": "modaltune_jax.example",
     "inspect": "modaltune_jax.inspect",
     "pack": "modaltune_jax.pack",

@@ -94,7 +94,7 @@ def bootstrap(
       is_batched: `score` takes all draws at once, `[draws, n]` to `[draws]`, as `concordance_of_draws` does.
     """
     rows = draw_cases(num_cases, num_draws, strata=strata, seed=seed)
-    return _percentiles(_scores(score, rows, is_batched), level)
+    return percentiles(_scores(score, rows, is_batched), level)
 
 
 def paired_bootstrap(
@@ -127,7 +127,7 @@ def paired_bootstrap(
         return Difference(np.nan, np.nan, np.nan, np.nan, "a model cannot be scored on these cases")
     rows = draw_cases(num_cases, num_draws, strata=strata, seed=seed)
     differences = _scores(first, rows, is_batched) - _scores(second, rows, is_batched)
-    low, high = _percentiles(differences, level)
+    low, high = percentiles(differences, level)
     if np.isnan(low):
         return Difference(value, np.nan, np.nan, np.nan, "most draws cannot be estimated")
     num_estimable = int(np.sum(~np.isnan(differences)))
@@ -143,7 +143,8 @@ def _scores(
     return np.asarray(score(rows) if is_batched else [score(row) for row in rows], np.float64)
 
 
-def _percentiles(scores: Float[np.ndarray, "draws"], level: float) -> Interval:
+def percentiles(scores: Float[np.ndarray, "draws"], level: float) -> Interval:
+    """The interval of bootstrap scores, without those that are NaN; none if these are more than half."""
     estimable = scores[~np.isnan(scores)]
     if len(estimable) == 0 or len(estimable) < MIN_SHARE * len(scores):
         return Interval(np.nan, np.nan)

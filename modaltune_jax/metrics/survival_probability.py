@@ -47,23 +47,37 @@ def integrated_brier(
     check_cases(time, event)
     if len(months) < 2 or np.any(np.diff(months) <= 0):
         raise InputError(f"months are {months.tolist()}: give two or more, rising")
-    has_died = event.astype(bool)[:, None] & (time[:, None] <= months)
-    num, num_events = len(time), int(has_died[:, -1].sum())
+    num, num_events = len(time), int(np.sum(event.astype(bool) & (time <= months[-1])))
     if num == 0:
         return Estimate.missing("no case")
-    lives = time[:, None] > months
     try:
-        if not lives[:, -1].any():
-            raise NotEstimableError(f"no case is followed beyond month {months[-1]:g}")
-        censoring = Censoring(train_time, train_event)
-        followed = np.ones(num)
-        rows = has_died[:, -1]
-        followed[rows] = censoring.at(time[rows], "a death at month")
-        weight = has_died / followed[:, None] + lives / censoring.at(months, "month")
+        by_case = integrated_brier_by_case(survival, months, time, event, Censoring(train_time, train_event))
     except NotEstimableError as error:
         return Estimate.missing(str(error), num, num_events)
-    brier = np.mean(weight * np.square(lives - survival), axis=0)
-    return Estimate(float(np.trapezoid(brier, months) / (months[-1] - months[0])), num, num_events)
+    return Estimate(float(np.mean(by_case)), num, num_events)
+
+
+def integrated_brier_by_case(
+    survival: Float[np.ndarray, "n m"],
+    months: Float[np.ndarray, "m"],
+    time: Float[np.ndarray, "n"],
+    event: Shaped[np.ndarray, "n"],
+    censoring: Censoring,
+) -> Float[np.ndarray, "n"]:
+    """What each case adds to `integrated_brier`, which is their mean.
+
+    Raises:
+      NotEstimableError: a month at which no case is left, or one beyond the follow-up that G is known for.
+    """
+    has_died, lives = event.astype(bool)[:, None] & (time[:, None] <= months), time[:, None] > months
+    if not lives[:, -1].any():
+        raise NotEstimableError(f"no case is followed beyond month {months[-1]:g}")
+    followed = np.ones(len(time))
+    rows = has_died[:, -1]
+    followed[rows] = censoring.at(time[rows], "a death at month")
+    weight = has_died / followed[:, None] + lives / censoring.at(months, "month")
+    brier = weight * np.square(lives - survival)
+    return np.trapezoid(brier, months, axis=1) / (months[-1] - months[0])
 
 
 @dataclasses.dataclass(frozen=True)
