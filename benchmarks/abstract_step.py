@@ -32,7 +32,7 @@ def train_step(
     Args:
       cases: in the batch, of all devices.
       tiles: of a case.
-      arguments: dtype, attention and remat of the encoder; "tiny" for a small model.
+      arguments: dtype, attention, remat and scan_layers of the encoder; "tiny" for a small model.
       mesh: of devices that need not be here.
     """
     config = unpack(make_config(arguments))
@@ -60,7 +60,10 @@ def make_config(arguments: argparse.Namespace) -> Any:
         config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_heads": 2})
         config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
     config.model.encoder.update(
-        {"dtype": arguments.dtype, "attention": arguments.attention, "remat": arguments.remat}
+        {
+            **{"dtype": arguments.dtype, "attention": arguments.attention},
+            **{"remat": arguments.remat, "scan_layers": arguments.scan_layers},
+        }
     )
     return config
 
