@@ -114,28 +114,44 @@ def compile_plan(plan: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
-    from benchmarks.abstract_step import make_config, train_step
+    from benchmarks.abstract_step import train_step
     from benchmarks.model_flops import train_flops
-    from modaltune_jax.config import unpack
+    from benchmarks.workload import gene_groups
     from modaltune_jax.partitioning import AXES
 
     chips = topologies.get_topology_desc(topology_name=plan.topology, platform="tpu").devices
     devices: np.ndarray = np.array(chips[: math.prod(plan.mesh)]).reshape(plan.mesh)
     mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
     cases = plan.cases * plan.mesh[0] * plan.mesh[1]
-    step, shapes = train_step(cases, plan.tiles, arguments, mesh)
+    config = make_config(arguments)
+    step, shapes = train_step(config, gene_groups(arguments.tiny), cases, plan.tiles, mesh)
     start = time.perf_counter()
     # The kernels' compiler asks the mesh in use for the kind of chip.
     with jax.set_mesh(mesh):
         compiled = step.lower(*shapes).compile()
-    model = unpack(make_config(arguments)).model
-    flops = train_flops(model, plan.tiles, is_frozen=True) * cases / math.prod(plan.mesh)
+    flops = train_flops(config.model, plan.tiles, is_frozen=True) * cases / math.prod(plan.mesh)
     return {
         **{"chip": plan.chip, "topology": plan.topology, "mesh": list(plan.mesh)},
         **{"tiles": plan.tiles, "cases": cases, "scanned": arguments.scan_layers, "model_flops": flops},
         "seconds": time.perf_counter() - start,
         **facts(compiled, MEMORY[plan.chip], has_loops=arguments.scan_layers),
     }
+
+
+def make_config(arguments: argparse.Namespace) -> Any:
+    """The defaults in the precision and with the attention that are asked for."""
+    from configs import common
+    from modaltune_jax.config import unpack
+
+    config = common.get_config()
+    if arguments.tiny:
+        config.model.encoder.update({"in_dim": 32, "width": 64, "depth": 2, "num_heads": 4, "ffn_dim": 64})
+        config.model.encoder.update({"segment_lengths": (128, 512), "dilated_ratios": (1, 2)})
+        config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_heads": 2})
+        config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    for name in ("dtype", "attention", "remat", "scan_layers"):
+        config.model.encoder[name] = getattr(arguments, name)
+    return unpack(config)
 
 
 def facts(compiled: Any, memory: float, *, has_loops: bool) -> dict[str, Any]:
