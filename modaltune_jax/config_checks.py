@@ -21,6 +21,7 @@ _POSITIVE = (
         "loss.ranking.scale",
         "optim.learning_rate",
         "optim.epochs",
+        "optim.accumulate_steps",
     ),
     *("checkpoint.every_epochs", "checkpoint.grace_seconds", "checkpoint.keep", "model.embedding_dim"),
     *("model.encoder.in_dim", "model.encoder.width", "model.encoder.depth"),

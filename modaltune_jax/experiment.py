@@ -19,6 +19,7 @@ from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.memory_plan import plan_memory
 from modaltune_jax.targets import load_encoder, targets_of_records
 from modaltune_jax.train import Run, build, predict, restore_best, score, train
 from modaltune_jax.train_step import TrainState
@@ -81,6 +82,8 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
                 if is_first():
                     folder.mkdir(parents=True, exist_ok=True)
                     _write_json(folder / "config.json", described)
+                if seed == config.seeds[0]:
+                    _check_memory(run, state)
                 train(run, state, folder)
                 if is_first():
                     training_figure(folder)
@@ -92,6 +95,14 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         comparison_figure(everything, workdir / "results.png")
     print(f"\n{results.to_text(everything)}\n\nresults in {workdir}/: results.csv, results.json, results.png")
     return everything
+
+
+def _check_memory(run: Run, state: TrainState) -> None:
+    """Prints what the largest batch will take; other seeds take the same."""
+    plan = plan_memory(run.train_step, state, run.frozen, run.batches, run.mesh)
+    if is_first():
+        print(plan.to_text(getattr(run.config.model.encoder, "remat", None)))
+    plan.check()
 
 
 def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:
