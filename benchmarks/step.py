@@ -8,8 +8,9 @@ one that does not fit ends no others.
 
 Utilisation is the operations that the model needs (see `model_flops.py`) over time and peak. The peak of a
 known accelerator is its maker's, in bfloat16; elsewhere it is the fastest of some large float32 products,
-measured in the same process just after the steps. "plan" is what the compiler sets aside for one step, "peak"
-what the device or, on a CPU, the process has had at most.
+measured in the same process just after the steps. "estimate" is what `memory_plan` says before a step is
+compiled, "plan" what the compiler sets aside for it, "peak" what the device or, on a CPU, the process has had
+at most. --compile-only runs nothing: estimate and plan alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import workload
 
 COLUMNS = (
     "encoder", "tiles", "batch", "dtype", "remat", "s a step", "cases/s", "tokens/s", "TFLOP/s", "of peak",
-    "GB plan", "GB peak",
+    "GB estimate", "GB plan", "GB peak",
 )  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class Setting:
     remat: bool
     steps: int
     is_small: bool
+    is_run: bool
 
 
 def measure(setting: Setting) -> dict:
@@ -55,7 +57,16 @@ def measure(setting: Setting) -> dict:
     from modaltune_jax.host_memory import keep_memory
 
     keep_memory()
-    config, compiled, state, frozen, batch = prepare(setting)
+    config, compiled, estimate, state, frozen, batch = prepare(setting)
+    plan = compiled.memory_analysis()
+    memory_facts = {
+        **dataclasses.asdict(setting),
+        "estimate_bytes": estimate,
+        "plan_bytes": plan.temp_size_in_bytes + plan.argument_size_in_bytes,
+        "jax": jax.__version__,
+    }
+    if not setting.is_run:
+        return memory_facts
     seconds = []
     for _ in range(1 + setting.steps):
         start = time.perf_counter()
@@ -66,33 +77,31 @@ def measure(setting: Setting) -> dict:
     device = jax.devices()[0]
     is_frozen = any(rule == "freeze" for _, rule in config.optim.rules)
     flops = setting.batch * train_flops(config.model, setting.tiles, is_frozen=is_frozen)
-    plan = compiled.memory_analysis()
     best = min(seconds[1:])
     peak = known_peak(device.device_kind) or measured_peak()
     memory = device.memory_stats() or {"peak_bytes_in_use": workload.peak_resident()}
     return {
-        **dataclasses.asdict(setting),
+        **memory_facts,
         "seconds": seconds[1:],
         "cases/s": setting.batch / best,
         "tokens/s": setting.batch * len(config.model.tasks) * (setting.tiles + 1) / best,
         "flops": flops,
         "peak": peak,
         "utilisation": flops / best / peak,
-        "plan_bytes": plan.temp_size_in_bytes + plan.argument_size_in_bytes,
         "peak_bytes": memory["peak_bytes_in_use"],
         "device": device.device_kind,
-        "jax": jax.__version__,
         "load": os.getloadavg()[0],
     }
 
 
 def prepare(setting: Setting):
-    """Config, compiled step, and what it takes: state, frozen weights, batch."""
+    """Config, compiled step, estimated bytes, and what it takes: state, frozen weights, batch."""
     import jax
     from flax import nnx
 
     from modaltune_jax import partitioning
     from modaltune_jax.losses.combine import LabelSpace, make_objective
+    from modaltune_jax.memory_plan import activations, device_bytes
     from modaltune_jax.models.modalities import ModalInputs
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import make_optimizer, split_params
@@ -132,7 +141,10 @@ def prepare(setting: Setting):
     )
     batch = partitioning.shard_batch(batch, mesh)
     step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 100), mesh, state)
-    return config, step.lower(state, frozen, batch).compile(), state, frozen, batch
+    # Gradients are as large as their weights.
+    estimate = device_bytes((state, state.trainable, frozen, batch))
+    estimate += sum(activations(step, state, frozen, batch))
+    return config, step.lower(state, frozen, batch).compile(), estimate, state, frozen, batch
 
 
 def in_own_process(setting: Setting) -> dict | None:
@@ -146,7 +158,10 @@ def shown(setting: Setting, row: dict | None) -> list[str]:
     words = [setting.encoder, str(setting.tiles), str(setting.batch), setting.dtype]
     words.append("on" if setting.remat else "off")
     if row is None:
-        return [*words, "failed", *[""] * 6]
+        return [*words, "failed", *[""] * 7]
+    memory = [f"{row[key] / 1e9:.2f}" for key in ("estimate_bytes", "plan_bytes")]
+    if not setting.is_run:
+        return [*words, *[""] * 5, *memory, ""]
     best = min(row["seconds"])
     return [
         *words,
@@ -155,7 +170,7 @@ def shown(setting: Setting, row: dict | None) -> list[str]:
         f"{row['tokens/s']:.0f}",
         f"{row['flops'] / best / 1e12:.3g}",
         f"{row['utilisation']:.0%}",
-        f"{row['plan_bytes'] / 1e9:.2f}",
+        *memory,
         f"{row['peak_bytes'] / 1e9:.2f}",
     ]
 
@@ -170,6 +185,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--remat", nargs="+", choices=("off", "on"), default=["off"])
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one to warm up")
+    parser.add_argument("--compile-only", action="store_true", help="estimate and plan; runs nothing")
     parser.add_argument("--quick", action="store_true", help="toy sizes: tries the script, no result")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -185,7 +201,8 @@ def main() -> None:
     rows = []
     choices = (options.encoders, options.tiles, options.batch, options.dtypes, options.remat)
     for encoder, tiles, batch, dtype, remat in itertools.product(*choices):
-        setting = Setting(encoder, tiles, batch, dtype, remat == "on", options.steps, options.quick)
+        flags = (remat == "on", options.steps, options.quick, not options.compile_only)
+        setting = Setting(encoder, tiles, batch, dtype, *flags)
         row = in_own_process(setting)
         rows.append(row or {**dataclasses.asdict(setting), "failed": True})
         print(f"| {' | '.join(shown(setting, row))} |", flush=True)

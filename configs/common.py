@@ -142,6 +142,7 @@ def optim() -> ConfigDict:
             "warmup_epochs": 10,
             "warmup_start": 0.05,
             "max_grad_norm": 0.0,
+            "accumulate_steps": 1,
             "rules": (("^encoder/", "freeze"), (".*", "train")),
         }
     )

@@ -3,6 +3,7 @@
     python -m modaltune_jax.main --config=configs/pancancer.py           # records/pancancer: data/README.md
     python -m modaltune_jax.main --config=configs/pancancer.py:labels    # the same on labels instead of text
     python -m modaltune_jax.main --config=configs/pancancer.py:clinical  # clinical values as a third modality
+    python -m modaltune_jax.main --config=configs/pancancer.py:reference # one case a step, as published
     python -m modaltune_jax.main --config=configs/pancancer.py:demo      # simulated cases, a laptop, minutes
 
 The demo compares the model with itself shown one modality only. Its encoder is a small LongNet of random
@@ -24,9 +25,12 @@ def get_config(variant: str = "") -> ConfigDict:
         return labels(config)
     if variant == "clinical":
         return clinical(config)
+    if variant == "reference":
+        return reference(config)
     if variant:
         raise ValueError(
-            f"configs/pancancer.py has the variants '', 'labels', 'clinical' and 'demo', not {variant!r}"
+            f"configs/pancancer.py has the variants '', 'labels', 'clinical', 'reference' and 'demo', "
+            f"not {variant!r}"
         )
     return config
 
@@ -46,6 +50,19 @@ def clinical(config: ConfigDict) -> ConfigDict:
     modalities = ("slides", "expression", "clinical")
     config.model.modalities = config.pipeline.modalities = modalities
     config.compare = (("full", modalities),)
+    return config
+
+
+def reference(config: ConfigDict) -> ConfigDict:
+    """Batches, grids and survival bins of the published training: one case a step on one device.
+
+    The published learning rate is for that batch. AdamW wants its rate times the square root of the cases of
+    an update (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms").
+    """
+    config.name = "pancancer_reference"
+    config.data.bins = "reference"
+    config.pipeline.update({"batch_size": 1, "tile_size": 256, "layout": "reference", "spread": ()})
+    config.mesh.data = 1
     return config
 
 

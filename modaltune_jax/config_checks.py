@@ -21,6 +21,7 @@ _POSITIVE = (
         "loss.distillation.scale",
         "loss.ranking.scale",
         "optim.learning_rate",
+        "optim.accumulate_steps",
     ),
     *("checkpoint.every_epochs", "checkpoint.grace_seconds", "checkpoint.keep", "model.in_dim"),
 )

@@ -18,6 +18,7 @@ from modaltune_jax.distributed import first_goes_first, is_first
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
+from modaltune_jax.memory_plan import plan_memory
 from modaltune_jax.models.modaltune import ModelConfig
 from modaltune_jax.run_manifest import recorded
 from modaltune_jax.scores import Predicted, score_table
@@ -70,7 +71,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
             num_bins=config.data.num_bins,
             bins=config.data.bins,
             clinical=config.data.clinical,
-            dim=config.model.embedding_dim if isinstance(config.model, ModelConfig) else 0,
+            dim=config.model.embedding_dim,
         )
     _describe(records)
     tables = []
@@ -107,10 +108,20 @@ def _run_one(
         if is_first():
             folder.mkdir(parents=True, exist_ok=True)
             _write_json(folder / "config.json", describe(config))
+        if seed == config.seeds[0]:
+            _check_memory(run, state)
         train(run, state, folder)
         if is_first():
             training_figure(folder)
     return _probe_best(run, state, folder, is_training=is_training)
+
+
+def _check_memory(run: Run, state: TrainState) -> None:
+    """Prints what the largest batch will take; other seeds take the same."""
+    plan = plan_memory(run.train_step, state, run.frozen, run.batches, run.mesh)
+    if is_first():
+        print(plan.to_text(getattr(run.config.model.encoder, "remat", None)))
+    plan.check()
 
 
 def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import jax
 import optax
 from flax import traverse_util
 
+from modaltune_jax.accumulation import accumulate
 from modaltune_jax.types import InputError
 
 Params = dict[str, Any]
@@ -22,13 +23,15 @@ class OptimConfig:
     """AdamW with linear warm-up and cosine decay.
 
     Attributes:
-      learning_rate: peak, reached at the end of the warm-up. Published for one case a step.
+      learning_rate: peak, reached at the end of the warm-up. Published for one case a step; AdamW wants it
+        times the square root of the cases of an update.
       weight_decay: decoupled, on every trainable parameter as published.
       b1, b2: moment decays.
       epochs: length of the schedule; 0 trains nothing, for models that are probed as they are.
       warmup_epochs: linear warm-up from `warmup_start * learning_rate`.
       warmup_start: fraction of the peak at step 0.
       max_grad_norm: global-norm clipping; 0 switches it off (published).
+      accumulate_steps: batches that make one update, by the mean of their gradients over all their cases.
       rules: `(pattern, "train" | "freeze")`; the first pattern found in a parameter's path decides,
         and every parameter must be decided.
     """
@@ -41,11 +44,20 @@ class OptimConfig:
     warmup_epochs: int
     warmup_start: float
     max_grad_norm: float
+    accumulate_steps: int
     rules: tuple[tuple[str, str], ...]
 
 
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then cosine to zero at the last epoch."""
+    """Learning rate by update: linear warm-up, then cosine to zero at the last epoch.
+
+    Args:
+      config: rates and epochs.
+      steps_per_epoch: batches in an epoch.
+
+    Raises:
+      InputError: no update is left for the cosine.
+    """
     if config.epochs == 0:
         return optax.constant_schedule(0.0)
     if config.warmup_epochs >= config.epochs:
@@ -53,22 +65,33 @@ def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
             f"optim.warmup_epochs={config.warmup_epochs} leaves no epoch for the cosine: it must be smaller "
             f"than optim.epochs={config.epochs}"
         )
+    num_batches = config.epochs * steps_per_epoch
+    num_updates = num_batches // config.accumulate_steps
+    num_warmup = config.warmup_epochs * steps_per_epoch // config.accumulate_steps
+    if num_updates <= num_warmup:
+        raise InputError(
+            f"optim.accumulate_steps={config.accumulate_steps} makes {num_updates} updates of the "
+            f"{num_batches} batches that training has, {num_warmup} of them warm-up: make it smaller"
+        )
     return optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate * config.warmup_start,
         peak_value=config.learning_rate,
-        warmup_steps=config.warmup_epochs * steps_per_epoch,
-        decay_steps=config.epochs * steps_per_epoch,
+        warmup_steps=num_warmup,
+        decay_steps=num_updates,
     )
 
 
 def make_optimizer(config: OptimConfig, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimizer of the trainable parameters; frozen ones never reach it."""
-    adamw = optax.adamw(
+    """The optimizer of the trainable parameters; frozen ones never reach it.
+
+    With `accumulate_steps` its update takes `num_cases`, see `accumulation.accumulate`.
+    """
+    optimizer = optax.adamw(
         schedule(config, steps_per_epoch), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
     )
     if config.max_grad_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adamw)
-    return adamw
+        optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
+    return accumulate(optimizer, config.accumulate_steps) if config.accumulate_steps > 1 else optimizer
 
 
 def path_name(path: tuple) -> str:

@@ -170,7 +170,8 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     num_sequence = mesh.shape[SEQUENCE]
     specs = Batch(*(P(CASES) for _ in batch))
     if num_sequence > 1:
-        fill = _fill(batch.features.shape[1], num_sequence)
+        num_tiles = batch.features.shape[1]
+        fill = split_tiles(num_tiles, num_sequence) - num_tiles
         padded = [
             np.pad(tiles, ((0, 0), (0, fill), *((0, 0),) * (tiles.ndim - 2)))
             for tiles in (batch.features, batch.cells)
@@ -182,8 +183,11 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     return jax.tree.map(lambda rows, spec: place(rows, NamedSharding(mesh, spec)), batch, specs)
 
 
-def _fill(num_tiles: int, num_sequence: int) -> int:
-    return -(num_tiles + 1) % (num_sequence * TILES_MULTIPLE) + 1
+def split_tiles(num_tiles: int, num_sequence: int) -> int:
+    """Rows that tiles are padded to where so many devices share them, see `shard_batch`."""
+    return (
+        num_tiles if num_sequence == 1 else num_tiles + 1 + -(num_tiles + 1) % (num_sequence * TILES_MULTIPLE)
+    )
 
 
 def _place_rows(rows: Any, sharding: NamedSharding, mesh: Mesh, groups: tuple[int, ...]) -> jax.Array:

@@ -50,6 +50,7 @@ def make_train_step(
       placed: a state as it lies on the mesh, which the step leaves it in: a second step on other shardings
         than the first would compile again.
     """
+    update = optax.with_extra_args_support(optimizer).update
 
     def train_step(state: TrainState, frozen: Params, batch: Batch):
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -62,12 +63,13 @@ def make_train_step(
             return value, (terms, memory)
 
         (value, (terms, memory)), grads = jax.value_and_grad(loss, has_aux=True)(state.trainable)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        num_cases = batch.weight.sum()
+        updates, opt_state = update(grads, state.opt_state, state.trainable, num_cases=num_cases)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {
             "loss": value,
             "grad_norm": optax.global_norm(grads),
-            "cases": batch.weight.sum(),
+            "cases": num_cases,
             "terms": terms,
         }
         return TrainState(state.step + 1, state.seed, trainable, opt_state, memory), metrics

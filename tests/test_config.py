@@ -200,6 +200,7 @@ SHIPPED = [
     "pancancer.py:demo",
     "pancancer.py:labels",
     "pancancer.py:clinical",
+    "pancancer.py:reference",
     *(f"hipt.py:pancancer,{encoder}" for encoder in ("mean_pool", "longnet", "longnet_frozen")),
     "hipt.py:blca,longnet",
     *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),

@@ -23,6 +23,7 @@ def config(**changes) -> OptimConfig:
         "warmup_epochs": 2,
         "warmup_start": 0.05,
         "max_grad_norm": 0.0,
+        "accumulate_steps": 1,
         "rules": ALL,
     }
     return OptimConfig(**{**values, **changes})
@@ -55,6 +56,18 @@ def test_without_warm_up_the_first_step_has_the_peak():
     rate = schedule(config(warmup_epochs=0), 5)
     assert float(rate(0)) == pytest.approx(1e-3)
     assert float(rate(50)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_schedule_counts_updates():
+    """11 batches an epoch, 2 an update: 55 updates in all, 11 of warm-up."""
+    rate, by_batch = schedule(config(accumulate_steps=2), 11), schedule(config(), 11)
+    for update in (0, 11, 30, 55):
+        assert float(rate(update)) == pytest.approx(float(by_batch(2 * update)), abs=1e-9)
+
+
+def test_updates_must_be_left_for_the_cosine():
+    with pytest.raises(InputError, match=r"accumulate_steps=40 makes 0 updates of the 30 batches"):
+        schedule(config(accumulate_steps=40), 3)
 
 
 @pytest.mark.parametrize("warmup_epochs", [10, 11])

@@ -136,7 +136,7 @@ def test_a_batch_is_spread_over_the_cases_axes(mesh):
     ],
 )
 def test_split_bags_have_room_for_the_class_token(num_tiles, num_devices, rows):
-    assert num_tiles + partitioning._fill(num_tiles, num_devices) == rows
+    assert partitioning.split_tiles(num_tiles, num_devices) == rows
 
 
 def test_replicate(mesh):

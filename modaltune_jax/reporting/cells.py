@@ -59,8 +59,8 @@ class Cell:
 def make_cell(runs: Sequence[Run], target: str, head: str, site: str, split: str, num_draws: int) -> Cell:
     """The cell of runs that differ by their seeds.
 
-    Cases are drawn with replacement among those of the same class, or of the same event, so that rare ones
-    stay in every draw; all seeds are scored on the same draw.
+    Cases are drawn with replacement, those of a class among themselves, so that a rare one is in every draw.
+    All seeds are scored on the same draw.
 
     Raises:
       InputError: the runs have other cases.
@@ -83,7 +83,7 @@ def make_cell(runs: Sequence[Run], target: str, head: str, site: str, split: str
             num_events,
             (reasons or ["no case"])[0],
         )
-    strata = first["label" if target == "subtype" else "event"].to_numpy()
+    strata = first["label"].to_numpy() if target == "subtype" else None
     rows = draw_cases(len(cases), num_draws, strata=strata, seed=zlib.crc32(site.encode()))
     values, draws = zip(*(_score(table, target, rows) for table in tables), strict=True)
     return Cell(np.array(values), np.mean(draws, axis=0), cases, num_events)

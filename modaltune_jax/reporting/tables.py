@@ -129,8 +129,8 @@ def legend(table: Comparison, *, with_published: bool = True) -> str:
     """What the marks in a table mean."""
     said = [
         "Mean ± standard deviation over seeds; in brackets its 95 % bootstrap interval over cases.",
-        f"▼ ▲: below or above {table.against.label}, where the 95 % interval of the paired difference excludes 0; "
-        "each comparison stands alone, so that among many some are chance.",
+        f"▼ ▲: below or above {table.against.label}, where the 95 % interval of the paired difference "
+        "excludes 0; each comparison stands alone, so that among many some are chance.",
     ]
     if with_published:
         said.append("In parentheses what the paper reports, on other features and cases.")

@@ -41,6 +41,11 @@ class BaselineModelConfig:
         """Its slide encoder, if it has one."""
         return getattr(self.sizes, "encoder", None)
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the space of sentences, of which a baseline knows nothing."""
+        return 0
+
 
 class BaselineOutput(NamedTuple):
     """What a forward pass gives.
