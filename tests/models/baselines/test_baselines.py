@@ -108,7 +108,7 @@ def test_sixteen_cases_are_learnt_by_heart(name):
     batch = jax.tree.map(jnp.asarray, draw(tuple(np.arange(16) % 5 + 2), bucket=9, seed=3))
     label = jnp.asarray(np.random.default_rng(0).permutation(16) % 2)
     graphdef, state = nnx.split(model(name))
-    optimizer = optax.adam(1e-2)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-2, 300))
 
     def loss(state):
         logits = nnx.merge(graphdef, state)(batch).predictions.classes
