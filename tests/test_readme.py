@@ -135,7 +135,10 @@ def test_linked_and_named_files_exist(page):
         "modaltune_jax",
         *(
             f"modaltune_jax/{room}"
-            for room in ("inputs", "inspection", "packing", "models", "convert", "evaluation")
+            for room in (
+                *("inputs", "inspection", "packing", "models", "convert"),
+                *("metrics", "plots", "evaluation"),
+            )
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Concordance of many bootstrap draws at once: a thousand draws of a thousand cases in a second."""
+"""Concordance of many bootstrap draws at once, which makes a thousand of them a matter of a moment."""
 
 from __future__ import annotations
 
