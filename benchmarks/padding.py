@@ -4,7 +4,7 @@
     python benchmarks/padding.py records/hipt_pancancer --config configs/hipt.py --scale 256 --limit 0.15
 
 The cases are those of a records folder, or of a CSV file with the columns `split` and `num_tiles`. `--config`
-says how batches are made; its pipeline settings can be changed as in training (`--config.pipeline.multiple=64`).
+says how batches are made; its settings can be changed as in training (`--config.pipeline.multiple=64`).
 "padding" is what the buckets waste by themselves, "waste" holds filler cases too: one minus tiles over rows,
 over an epoch. Only the training rows decide about the exit code.
 """

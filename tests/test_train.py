@@ -71,10 +71,12 @@ def test_every_trainable_leaf_moves(folder):
 
 
 def test_compilations_equal_buckets(finished):
+    """After two epochs, each with a validation."""
     run, _, _ = finished
     shapes = run.batches.plan.shapes
     assert len(shapes) == 2
     assert run.train_step._cache_size() == len(shapes)
+    assert run.predict_step._cache_size() == len(shapes)
 
 
 def without_dropout(config):
@@ -148,8 +150,12 @@ def test_resume_equals_uninterrupted(folder, finished, stop, error, saved):
         train(dataclasses.replace(run, train_step=dying_step), state, workdir)
     steps_saved = [int(path.name) for path in (workdir / "checkpoints/latest").iterdir()]
     assert max(steps_saved) == run.steps_per_epoch + saved
-    resumed = train(run, build(config, 0, BOTH, records, targets)[1], workdir)
+    again, first = build(config, 0, BOTH, records, targets)
+    resumed = train(again, first, workdir)
     assert same(resumed, last)
+    # A restored state has the shardings and types of the first, and compiles nothing of its own.
+    assert again.train_step._cache_size() <= len(again.batches.plan.shapes)
+    assert again.predict_step._cache_size() == len(again.batches.plan.shapes)
     rows, expected = (read_metrics(path / "metrics.jsonl") for path in (workdir, folder / "finished"))
     for row in (*rows, *expected):
         row.pop("train/cases_per_second", None)
@@ -215,7 +221,7 @@ def test_other_batches_are_refused(folder, finished):
     config, records, targets = tiny.experiment(folder)
     pipeline = dataclasses.replace(config.pipeline, batch_size=24)
     other, _ = build(dataclasses.replace(config, pipeline=pipeline), 0, BOTH, records, targets)
-    with pytest.raises(InputError, match=r"7 batches an epoch of .*\[8, .* devices: go on with as many"):
+    with pytest.raises(InputError, match=r"6 batches an epoch of .*\[8, .* devices: go on with as many"):
         train(other, last, folder / "finished")
 
 

@@ -122,8 +122,8 @@ class BatchPlan:
         """A line for people: batches, shapes and what padding costs."""
         shapes = ", ".join(f"{cases} x {rows}" for cases, rows in self.shapes)
         return (
-            f"{self.steps_per_epoch} batches an epoch in {len(self.shapes)} shapes (cases x tiles: {shapes}); "
-            f"{self.waste:.1%} of them is padding"
+            f"{self.steps_per_epoch} batches an epoch in {len(self.shapes)} shapes (cases x tiles: {shapes});"
+            f" {self.waste:.1%} of them is padding"
         )
 
     def __len__(self) -> int:
