@@ -108,8 +108,8 @@ class MemoryPlan:
             f"{_gb(self.trainable)} trainable{whole}, gradients {_gb(self.gradients)}, optimizer "
             f"{_gb(self.optimizer)}, batch {_gb(self.batch)}, kept for the backward pass {_gb(self.kept)}, "
             f"working {_gb(self.working)}",
-            f"estimated {_gb(self.peak)} of {_gb(self.free)}, within a factor of {MARGIN}; the largest bag that "
-            f"fits the estimate has {self.max_tiles:,} tiles",
+            f"estimated {_gb(self.peak)} of {_gb(self.free)}, within a factor of {MARGIN}; the largest bag "
+            f"that fits the estimate has {self.max_tiles:,} tiles",
         ]
         if MARGIN * self.peak > self.free:
             advice = ["lower pipeline.tokens_per_batch or pipeline.max_tiles", "raise mesh.sequence"]
