@@ -1,8 +1,8 @@
-"""The train step of a default config as shapes: what a compiler needs, without a weight or a device."""
+"""The train step of a config as shapes: what a compiler needs, without a weight or a device."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,7 @@ from flax import nnx, traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from configs import common
-from modaltune_jax.config import Config, unpack
+from modaltune_jax.config import Config
 from modaltune_jax.losses.combine import LabelSpace, make_objective
 from modaltune_jax.models.modalities import ModalInputs
 from modaltune_jax.models.modaltune import ModalTune
@@ -25,44 +24,33 @@ from modaltune_jax.types import MODALITIES, Batch
 
 
 def train_step(
-    cases: int, tiles: int, arguments: argparse.Namespace, mesh: Mesh
+    config: Config,
+    genes: Sequence[np.ndarray],
+    cases: int,
+    tiles: int,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[Any, tuple[Any, ...]]:
     """The jitted step, and the shapes of state, frozen weights and batch as they lie on the mesh.
 
     Args:
+      config: the experiment.
+      genes: of each pathway, by index.
       cases: in the batch, of all devices.
       tiles: of a case.
-      arguments: dtype, attention and remat of the encoder; "tiny" for a small model.
       mesh: of devices that need not be here.
+      optimizer: another than the config's.
     """
-    config = unpack(make_config(arguments))
-    num_genes, num_groups = (40, 5) if arguments.tiny else (4_987, 331)
-    rng = np.random.default_rng(0)
-    groups = tuple(np.sort(rng.choice(num_genes, num_genes // 170 + 1, False)) for _ in range(num_groups))
-    model = nnx.eval_shape(lambda: ModalTune(config.model, ModalInputs(groups, 0), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: ModalTune(config.model, ModalInputs(tuple(genes), 0), rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
-    optimizer = make_optimizer(config.optim, steps_per_epoch=100)
+    optimizer = optimizer or make_optimizer(config.optim, steps_per_epoch=100)
     first, frozen = place_state(trainable, frozen, optimizer, mesh)
     none = np.zeros((0, 0), np.float32)
     labels = LabelSpace(none, none, class_site=np.zeros(0, np.int32), class_weight=np.zeros(0, np.float32))
     objective = make_objective(config.loss, labels, steps_per_epoch=100)
-    batch = place_batch(cases, tiles, config, num_genes, mesh)
+    batch = place_batch(cases, tiles, config, 1 + max(int(members.max()) for members in genes), mesh)
     return make_train_step(graphdef, optimizer, objective, mesh, first), (first, frozen, batch)
-
-
-def make_config(arguments: argparse.Namespace) -> Any:
-    """The defaults in the precision and with the attention that are asked for."""
-    config = common.get_config()
-    if arguments.tiny:
-        config.model.encoder.update({"in_dim": 32, "width": 64, "depth": 2, "num_heads": 4, "ffn_dim": 64})
-        config.model.encoder.update({"segment_lengths": (128, 512), "dilated_ratios": (1, 2)})
-        config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_heads": 2})
-        config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
-    config.model.encoder.update(
-        {"dtype": arguments.dtype, "attention": arguments.attention, "remat": arguments.remat}
-    )
-    return config
 
 
 def place_state(trainable: Any, frozen: Any, optimizer: Any, mesh: Mesh) -> tuple[Any, Any]:

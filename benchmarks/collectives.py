@@ -6,11 +6,16 @@ import dataclasses
 import math
 import re
 
+from benchmarks.program_loops import instructions
+
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
 _INSTRUCTION = re.compile(
     r"= (?P<result>\([^()]*\)|\S+) "
-    r"(?P<kind>all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\((?P<rest>.*)"
+    r"(?P<kind>all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?P<start>-start)?"
+    r"\((?P<rest>.*)"
 )
+# Comments, and layouts with the tiles of a TPU.
+_DECORATION = re.compile(r"/\*.*?\*/|\{[\d,]*:[^{}]*\}")
 # Three notations: {{0,1},{2,3}} and [2,2]<=[4] and mesh['a'=2,'b'=2] {'b'}, of which 'b':(1)2 is a part.
 _GROUPS = re.compile(
     r"replica_groups=(?:\{\{(?P<listed>[\d,]+)\}|\[\d+,(?P<size>\d+)\]"
@@ -24,7 +29,7 @@ class Collective:
 
     Attributes:
       kind: as XLA names it.
-      count: instructions.
+      count: how often a step has one; in loops, once a round.
       bytes_sent: by each device, in all; rings are assumed, which send the least.
     """
 
@@ -36,16 +41,22 @@ class Collective:
 def collectives(program: str) -> list[Collective]:
     """What devices send each other in a program (`compiled.as_text()`); groups of one device send nothing.
 
-    Instructions in loops count once, so loops must hold none.
+    Raises:
+      ValueError: a collective in a loop of unknown length, or groups in a notation that is not known.
     """
     found: dict[str, list[float]] = {}
-    for line in program.splitlines():
-        match = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
+    for line, times in instructions(program):
+        match = _INSTRUCTION.search(_DECORATION.sub("", line))
         if match is None:
             continue
-        sent = _sent(match["kind"], _size(match["result"]), _group_size(match["rest"]))
+        # What starts and is waited for later gives its operands back beside its results.
+        sizes = _sizes(match["result"])
+        size = max(sizes) if match["start"] else sum(sizes)
+        sent = _sent(match["kind"], size, _group_size(match["rest"]))
+        if sent and times is None:
+            raise ValueError(f"{match['kind']} in a loop of unknown length")
         if sent:
-            found.setdefault(match["kind"], []).append(sent)
+            found.setdefault(match["kind"], []).extend([sent] * (times or 0))
     return [Collective(kind, len(sent), sum(sent)) for kind, sent in sorted(found.items())]
 
 
@@ -58,9 +69,9 @@ def _sent(kind: str, size: int, group: int | None) -> float:
     return {"all-reduce": 2 * others, "reduce-scatter": group - 1}.get(kind, others) * size
 
 
-def _size(result: str) -> int:
+def _sizes(result: str) -> list[int]:
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", result)
-    return sum(_BYTES[dtype] * math.prod(map(int, filter(None, shape.split(",")))) for dtype, shape in arrays)
+    return [_BYTES[dtype] * math.prod(map(int, filter(None, shape.split(",")))) for dtype, shape in arrays]
 
 
 def _group_size(rest: str) -> int | None:

@@ -4,9 +4,10 @@
     python benchmarks/compile_tpu.py --chips v5e --tiles 10240 --meshes 1,1,1 4,2,2 --json compile_tpu.json
 
 Prov-GigaPath, adapter, three tasks and AdamW as the default config has them, bfloat16, the attention
-kernels of TPUs; shapes alone, no weights. Numbers are the compiler's own, of one chip; nothing is executed.
-FLOPs and bytes are of one step, those of kernels for rows without padding. Fails if a plan needs more memory
-than a chip has.
+kernels of TPUs; shapes alone, no weights. Memory and collectives are the compiler's own, of one chip; nothing
+is executed. The compiler counts the FLOPs and bytes of a loop as those of one round, so with layers scanned
+they are left out; "model" is what a chip has to do by the formula of `model_flops.py`, which counts nothing
+twice. Fails if a plan needs more memory than a chip has.
 """
 
 from __future__ import annotations
@@ -16,10 +17,8 @@ import dataclasses
 import json
 import math
 import os
-import re
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,6 @@ TOPOLOGIES = {
 }
 TOPOLOGIES["v6e"] = TOPOLOGIES["v5e"]
 """Slices by number of chips; a mesh takes the smallest that holds it."""
-
-_COLLECTIVE = re.compile(
-    r" = (.*?) (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(-start)?\("
-)
-_ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +85,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--attention", default="auto", help="model.encoder.attention")
     parser.add_argument("--dtype", default="bfloat16", help="model.encoder.dtype")
     parser.add_argument("--no-remat", dest="remat", action="store_false")
+    parser.add_argument("--unrolled", dest="scan_layers", action="store_false", help="layers one by one")
     parser.add_argument("--tiny", action="store_true", help="a small model: to see that it compiles")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args(words)
@@ -116,63 +111,68 @@ def compile_plan(plan: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compiles the step of a plan and asks the compiler about it."""
     import jax
     import numpy as np
-    from abstract_step import train_step
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
+    from benchmarks.abstract_step import train_step
+    from benchmarks.model_flops import train_flops
+    from benchmarks.workload import gene_groups
     from modaltune_jax.partitioning import AXES
 
     chips = topologies.get_topology_desc(topology_name=plan.topology, platform="tpu").devices
     devices: np.ndarray = np.array(chips[: math.prod(plan.mesh)]).reshape(plan.mesh)
     mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
     cases = plan.cases * plan.mesh[0] * plan.mesh[1]
-    step, shapes = train_step(cases, plan.tiles, arguments, mesh)
+    config = make_config(arguments)
+    step, shapes = train_step(config, gene_groups(arguments.tiny), cases, plan.tiles, mesh)
     start = time.perf_counter()
     # The kernels' compiler asks the mesh in use for the kind of chip.
     with jax.set_mesh(mesh):
         compiled = step.lower(*shapes).compile()
+    flops = train_flops(config.model, plan.tiles, is_frozen=True) * cases / math.prod(plan.mesh)
     return {
         **{"chip": plan.chip, "topology": plan.topology, "mesh": list(plan.mesh)},
-        **{"tiles": plan.tiles, "cases": cases},
+        **{"tiles": plan.tiles, "cases": cases, "scanned": arguments.scan_layers, "model_flops": flops},
         "seconds": time.perf_counter() - start,
-        **facts(compiled, MEMORY[plan.chip]),
+        **facts(compiled, MEMORY[plan.chip], has_loops=arguments.scan_layers),
     }
 
 
-def facts(compiled: Any, memory: float) -> dict[str, Any]:
+def make_config(arguments: argparse.Namespace) -> Any:
+    """The defaults in the precision and with the attention that are asked for."""
+    from configs import common
+    from modaltune_jax.config import unpack
+
+    config = common.get_config()
+    if arguments.tiny:
+        config.model.encoder.update({"in_dim": 32, "width": 64, "depth": 2, "num_heads": 4, "ffn_dim": 64})
+        config.model.encoder.update({"segment_lengths": (128, 512), "dilated_ratios": (1, 2)})
+        config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_heads": 2})
+        config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    for name in ("dtype", "attention", "remat", "scan_layers"):
+        config.model.encoder[name] = getattr(arguments, name)
+    return unpack(config)
+
+
+def facts(compiled: Any, memory: float, *, has_loops: bool) -> dict[str, Any]:
     """What the compiler says of a program, of each chip."""
+    from benchmarks.collectives import collectives
+
     cost, text = compiled.cost_analysis(), compiled.as_text()
     peak = compiled.memory_analysis().peak_memory_in_bytes
     return {
-        "flops": cost["flops"],
-        "bytes": cost["bytes accessed"],
+        "flops": None if has_loops else cost["flops"],
+        "bytes": None if has_loops else cost["bytes accessed"],
         "peak_bytes": peak,
         "fits": peak <= memory,
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
-        "collectives": collectives(text),
+        "collectives": [dataclasses.asdict(one) for one in collectives(text)],
     }
 
 
-def collectives(text: str) -> dict[str, dict[str, int]]:
-    """By name, how often a program has a collective, and the bytes of what they give."""
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for shapes, name, is_start in _COLLECTIVE.findall(text):
-        arrays = [_num_bytes(*array) for array in _ARRAY.findall(shapes)]
-        counts[name] += 1
-        # What starts and is waited for later gives its operands back beside its results.
-        sizes[name] += max(arrays) if is_start else sum(arrays)
-    return {name: {"count": counts[name], "bytes": sizes[name]} for name in sorted(counts)}
-
-
-def _num_bytes(dtype: str, shape: str) -> int:
-    bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
-    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
-
-
 _HEAD = (
-    "| chip | slice | data, fsdp, sequence | tiles | cases | TFLOP | GB moved | peak GiB | of | kernels "
-    "| collectives (MB) | compiled in s |"
+    "| chip | slice | data, fsdp, sequence | tiles | cases | layers | TFLOP, model | compiler | GB moved "
+    "| peak GiB | of | kernels | collectives (MB sent) | compiled in s |"
 )
 
 
@@ -181,10 +181,12 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def to_markdown_row(row: dict[str, Any]) -> str:
-    talk = [f"{x['count']} {name} ({x['bytes'] / 1e6:.1f})" for name, x in row["collectives"].items()]
+    talk = [f"{one['count']} {one['kind']} ({one['bytes_sent'] / 1e6:.1f})" for one in row["collectives"]]
+    counted = ("", "") if row["scanned"] else (f"{row['flops'] / 1e12:.1f}", f"{row['bytes'] / 1e9:.0f}")
     cells = (
         *(row["chip"], row["topology"].split(":")[1], ", ".join(map(str, row["mesh"]))),
-        *(f"{row['tiles']:,}", row["cases"], f"{row['flops'] / 1e12:.1f}", f"{row['bytes'] / 1e9:.0f}"),
+        *(f"{row['tiles']:,}", row["cases"], "scanned" if row["scanned"] else "unrolled"),
+        *(f"{row['model_flops'] / 1e12:.1f}", *counted),
         *(f"{row['peak_bytes'] / GIB:.2f}", f"{MEMORY[row['chip']] / GIB:.2f}", row["kernels"]),
         *(", ".join(talk) or "none", f"{row['seconds']:.0f}"),
     )

@@ -62,23 +62,13 @@ def measure(axis: str, num_devices: int, options: argparse.Namespace) -> dict:
 
 def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
     """The train step for cases of `tiles` tiles, one a device of `data` or `fsdp`, and its encoder."""
-    import jax
-    import jax.numpy as jnp
     import numpy as np
     import optax
-    from flax import nnx, traverse_util
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
 
+    from benchmarks.abstract_step import train_step
     from configs import common
     from modaltune_jax import partitioning
     from modaltune_jax.config import unpack
-    from modaltune_jax.losses.combine import LabelSpace, make_objective
-    from modaltune_jax.models.modalities import ModalInputs
-    from modaltune_jax.models.modaltune import ModalTune
-    from modaltune_jax.optim import split_params
-    from modaltune_jax.train_step import TrainState, make_train_step
-    from modaltune_jax.types import Batch
 
     config = common.get_config()
     width, depth = options.width, options.depth
@@ -86,51 +76,11 @@ def compile_step(axis: str, num_devices: int, options: argparse.Namespace):
     config.model.encoder.update({**sizes, "in_dim": 2 * width})
     config.model.adapter.update({"stages": ((0, depth),), "num_heads": 4})
     config = unpack(config)
-    inputs = ModalInputs((np.arange(5), np.arange(7)), len(config.data.clinical))
     mesh = partitioning.make_mesh(dataclasses.replace(config.mesh, **{"data": 1, axis: num_devices}))
-
-    def make():
-        return nnx.split(ModalTune(config.model, inputs, None, rngs=nnx.Rngs(0)))
-
-    graphdef, state = nnx.eval_shape(make)
-
-    def place(path, leaf):
-        spec = partitioning.param_spec("/".join(map(str, path)), leaf.shape, mesh)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
-
-    def everywhere(shape, dtype=np.float32, spec=P()):  # noqa: B008
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
-
-    flat = traverse_util.flatten_dict(nnx.to_pure_dict(state))
-    params = traverse_util.unflatten_dict({path: place(path, leaf) for path, leaf in flat.items()})
-    trainable, frozen = split_params(params, config.optim.rules)
+    cases, genes = partitioning.num_case_shards(mesh), (np.arange(5), np.arange(7))
     optimizer = optax.sgd(1e-3)  # no state, which would hide the sizes of interest
-    state = TrainState(
-        everywhere((), jnp.int32), everywhere((), jnp.uint32), trainable, optimizer.init(trainable), None
-    )
-    space = LabelSpace(
-        np.ones((1, 3), np.float32), np.ones((1, 4), np.float32), np.zeros(1, np.int32), np.ones(1)
-    )
-    step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 1), mesh, state)
-    cases, tiles = partitioning.num_case_shards(mesh), options.tiles + 1
-    rows = P(partitioning.CASES, "sequence")
-    of_case = lambda *shape, dtype=np.float32: everywhere((cases, *shape), dtype, P(partitioning.CASES))  # noqa: E731
-    batch = Batch(
-        features=everywhere((cases, tiles, 2 * width), np.float32, rows),
-        cells=everywhere((cases, tiles, 2), np.int32, rows),
-        length=of_case(dtype=np.int32),
-        expression=of_case(12),
-        clinical=of_case(len(config.data.clinical)),
-        present=of_case(3, dtype=bool),
-        targets=of_case(3, config.model.embedding_dim),
-        subtype=of_case(dtype=np.int32),
-        site=of_case(dtype=np.int32),
-        time=of_case(),
-        event=of_case(dtype=np.int32),
-        weight=of_case(),
-        index=of_case(dtype=np.int32),
-    )
-    return step.lower(state, frozen, batch).compile(), config.model.encoder
+    step, shapes = train_step(config, genes, cases, options.tiles, mesh, optimizer)
+    return step.lower(*shapes).compile(), config.model.encoder
 
 
 def flops_of_a_device(encoder, tokens: int, split: int) -> float:

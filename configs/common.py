@@ -120,6 +120,7 @@ def loss(**weights: float) -> ConfigDict:
             "is_balanced": True,
             "temperature": 0.0,
         },
+        "cross_entropy": {"is_balanced": True},
     }
     unknown = set(weights) - set(terms)
     if unknown:
@@ -179,6 +180,7 @@ def prov_gigapath() -> ConfigDict:
             "dtype": "float32",
             "attention": "auto",
             "remat": False,
+            "scan_layers": False,
         }
     )
 

@@ -43,5 +43,6 @@ def titan() -> ConfigDict:
             "num_caption_queries": 128,
             "dtype": "float32",
             "remat": False,
+            "scan_layers": False,
         }
     )

@@ -19,6 +19,9 @@ from typing import Any
 
 from configs import common
 from modaltune_jax.config import ENCODERS, Config
+from modaltune_jax.models.baselines import BASELINES
+from modaltune_jax.models.baselines.baseline import BaselineModelConfig
+from modaltune_jax.models.modaltune import ModelConfig
 
 PAGE = Path(__file__).with_name("configs.md")
 START, END = "<!-- keys -->", "<!-- /keys -->"
@@ -57,14 +60,15 @@ def _group(path: str, kind: type, defaults: dict[str, Any], title: str = "") -> 
     leaves = [name for name, hint in hints.items() if not _is_group(hint)]
     if leaves:
         yield from ("", "| key | default | meaning |", "|---|---|---|")
-    if title:
+    if title and "name" not in hints:
         yield _row(f"{path}.name", defaults, "takes the settings of this table.")
     for name in leaves:
         yield _row(f"{path}.{name}" if path else name, defaults, described[name])
     for name, hint in hints.items():
         below = f"{path}.{name}" if path else name
         if isinstance(hint, types.UnionType):
-            yield from _encoders(below, defaults[name])
+            is_model = ModelConfig in typing.get_args(hint)
+            yield from (_models if is_model else _encoders)(below, defaults.get(name, {}))
         elif _is_group(hint):
             yield from _group(below, hint, defaults[name])
 
@@ -73,8 +77,21 @@ def _encoders(path: str, defaults: dict[str, Any]) -> Iterator[str]:
     """A table for each: only the default one has defaults."""
     for name, kind in ENCODERS.items():
         yield from _group(
-            path, kind, defaults if name == defaults["name"] else {"name": name}, f"{path}, {name}"
+            path, kind, defaults if name == defaults.get("name") else {"name": name}, f"{path}, {name}"
         )
+
+
+def _models(path: str, defaults: dict[str, Any]) -> Iterator[str]:
+    """ModalTune's tables, then those of the baselines; encoders have tables already."""
+    yield from _group(path, ModelConfig, defaults)
+    yield from _group(path, BaselineModelConfig, {}, f"{path}, a baseline")
+    for name, (kind, _) in BASELINES.items():
+        described = meanings(kind)
+        yield from ("", f"## {path}.sizes, {name}", "", _summary(kind))
+        if described:
+            yield from ("", "| key | default | meaning |", "|---|---|---|")
+        for key, meaning in described.items():
+            yield _row(f"{path}.sizes.{key}", {}, meaning)
 
 
 def _summary(kind: type) -> str:

@@ -7,10 +7,13 @@ import sys
 
 COMMANDS = {
     "convert": "modaltune_jax.convert.__main__",
+    "evaluate": "modaltune_jax.evaluate",
     "example": "modaltune_jax.example",
     "inspect": "modaltune_jax.inspect",
     "pack": "modaltune_jax.pack",
+    "report": "modaltune_jax.report",
     "split": "modaltune_jax.split",
+    "sweep": "modaltune_jax.sweep",
     "train": "modaltune_jax.main",
     "zero_shot": "modaltune_jax.zero_shot",
 }

@@ -26,8 +26,8 @@ class CheckpointConfig:
         kill after 30.
       keep: latest checkpoints kept.
       best: scores on validation whose mean picks the best checkpoint: "subtype" (balanced accuracy),
-        "survival" (Harrell's c) and "site" of the probes; "survival:risk", "survival:hazard" and
-        "subtype:similarity" of the heads; `("last",)` takes the last step.
+        "survival" (Harrell's c) and "site" of the probes; "survival:risk", "survival:hazard",
+        "subtype:classes" and "subtype:similarity" of the heads; `("last",)` takes the last step.
     """
 
     every_epochs: int

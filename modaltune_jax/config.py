@@ -18,6 +18,8 @@ from modaltune_jax.checkpoints import CheckpointConfig
 from modaltune_jax.inputs.collate import PipelineConfig
 from modaltune_jax.inputs.prepare import DataConfig
 from modaltune_jax.losses.combine import LossConfig
+from modaltune_jax.models.baselines import BASELINES
+from modaltune_jax.models.baselines.baseline import BaselineModelConfig
 from modaltune_jax.models.encoders.longnet import LongNetConfig
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
@@ -29,7 +31,10 @@ from modaltune_jax.targets import TextConfig
 from modaltune_jax.types import InputError
 
 ENCODERS = {"longnet": LongNetConfig, "mean_pool": MeanPoolConfig, "titan": TitanConfig}
-"""What `model.encoder.name` may say."""
+"""What `model.encoder.name` and `model.sizes.encoder.name` may say."""
+
+MODALTUNE = "modaltune"
+"""What `model.name` says of ModalTune, if anything; baselines are named as in `BASELINES`."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
 
@@ -50,7 +55,7 @@ class Config:
     data: DataConfig
     pipeline: PipelineConfig
     text: TextConfig
-    model: ModelConfig
+    model: ModelConfig | BaselineModelConfig
     encoder_weights: EncoderWeightsConfig
     adapter_weights: AdapterWeightsConfig
     loss: LossConfig
@@ -75,13 +80,17 @@ def describe(config: Config) -> dict[str, Any]:
     """The config as plain values that JSON can hold, and that `unpack` takes back."""
     values = dataclasses.asdict(config)
     encoder = config.model.encoder
-    values["model"]["encoder"]["name"] = next(k for k, kind in ENCODERS.items() if isinstance(encoder, kind))
+    if encoder is not None:
+        model = values["model"]
+        sizes = model["sizes"] if isinstance(config.model, BaselineModelConfig) else model
+        sizes["encoder"]["name"] = next(key for key, kind in ENCODERS.items() if isinstance(encoder, kind))
     return json.loads(json.dumps(values))
 
 
 def _unpack(kind: Any, value: Any, path: str) -> Any:
     if isinstance(kind, types.UnionType):
-        return _unpack_encoder(value, path)
+        is_model = ModelConfig in typing.get_args(kind)
+        return _unpack_model(value, path) if is_model else _unpack_encoder(value, path)
     if dataclasses.is_dataclass(kind):
         return _unpack_dataclass(kind, value, path)
     if typing.get_origin(kind) is tuple:
@@ -104,9 +113,9 @@ def _unpack_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, .
     return tuple(_unpack(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
 
 
-def _unpack_dataclass(kind: Any, value: Any, path: str) -> Any:
+def _unpack_dataclass(kind: Any, value: Any, path: str, **narrower: Any) -> Any:
     value = _group(value, path)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind) | narrower
     for key in value:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
@@ -116,6 +125,17 @@ def _unpack_dataclass(kind: Any, value: Any, path: str) -> Any:
     if missing:
         raise InputError(f"config key {path}.{missing[0]} is missing")
     return kind(**{key: _unpack(hint, value[key], f"{path}.{key}") for key, hint in hints.items()})
+
+
+def _unpack_model(value: Any, path: str) -> Any:
+    fields = dict(_group(value, path))
+    name = fields.get("name", MODALTUNE)
+    if name == MODALTUNE:
+        fields.pop("name", None)
+        return _unpack_dataclass(ModelConfig, fields, path)
+    if name not in BASELINES:
+        raise InputError(f"{path}.name is {name!r}; known models: {MODALTUNE}, {', '.join(BASELINES)}")
+    return _unpack_dataclass(BaselineModelConfig, fields, path, sizes=BASELINES[name][0])
 
 
 def _unpack_encoder(value: Any, path: str) -> Any:

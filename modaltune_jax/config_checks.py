@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modaltune_jax.class_bank import prompts_from_templates
+from modaltune_jax.models.baselines.baseline import BaselineModelConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.types import MODALITIES, TASKS, InputError
 
-_TERMS = ("distillation", "cox", "discrete_hazard", "ranking", "text_similarity")
+_TERMS = ("distillation", "cox", "discrete_hazard", "ranking", "text_similarity", "cross_entropy")
 _POSITIVE = (
     *(
         "data.num_bins",
@@ -20,24 +21,19 @@ _POSITIVE = (
         "loss.distillation.scale",
         "loss.ranking.scale",
         "optim.learning_rate",
-        "optim.epochs",
         "optim.accumulate_steps",
     ),
-    *("checkpoint.every_epochs", "checkpoint.grace_seconds", "checkpoint.keep", "model.embedding_dim"),
-    *("model.encoder.in_dim", "model.encoder.width", "model.encoder.depth"),
-    *("model.adapter.attention_ratio", "model.adapter.num_heads", "model.adapter.ffn_ratio"),
-    *("model.pathways.latent_dim", "model.pathways.num_tokens"),
-    *("model.pathways.pathway_expansion", "model.pathways.channel_expansion"),
+    *("checkpoint.every_epochs", "checkpoint.grace_seconds", "checkpoint.keep", "model.in_dim"),
 )
 _NOT_NEGATIVE = (
     *("text.projector_seed", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_start"),
-    *("optim.max_grad_norm", "model.adapter.num_extra_extractors", "model.pathways.depth"),
+    *("optim.max_grad_norm", "optim.epochs"),
     *("data.simulation.noise", "loss.cox.memory", "loss.text_similarity.temperature"),
     "checkpoint.every_minutes",
     *(f"loss.{term}.{key}" for term in _TERMS for key in ("weight", "ramp_epochs")),
 )
 _BELOW_ONE = (
-    *("optim.b1", "optim.b2", "model.adapter.drop_path", "model.pathways.dropout"),
+    *("optim.b1", "optim.b2"),
     "loss.discrete_hazard.alpha",
     *("data.simulation.missing_expression", "data.simulation.missing_slides"),
 )
@@ -47,13 +43,21 @@ _WORDS = {
     "loss.cox.ties": ("efron", "breslow"),
     "loss.distillation.form": ("kl", "cosine"),
     "loss.text_similarity.scope": ("site", "all"),
-    "model.expression_agg": ("avg", "cls"),
-    "model.fusion": ("sum", "cat"),
 }
+_MODALTUNE_POSITIVE = (
+    *("model.embedding_dim", "model.encoder.width", "model.encoder.depth"),
+    *("model.adapter.attention_ratio", "model.adapter.num_heads", "model.adapter.ffn_ratio"),
+    *("model.pathways.latent_dim", "model.pathways.num_tokens"),
+    *("model.pathways.pathway_expansion", "model.pathways.channel_expansion"),
+)
+_MODALTUNE_NOT_NEGATIVE = ("model.adapter.num_extra_extractors", "model.pathways.depth")
+_MODALTUNE_BELOW_ONE = ("model.adapter.drop_path", "model.pathways.dropout")
+_MODALTUNE_WORDS = {"model.expression_agg": ("avg", "cls"), "model.fusion": ("sum", "cat")}
 _SELECTION = ("subtype", "survival", "site")
 _HEADS = {
     "survival:risk": ("cox", "ranking"),
     "survival:hazard": ("discrete_hazard",),
+    "subtype:classes": ("cross_entropy",),
     "subtype:similarity": ("text_similarity",),
 }
 
@@ -64,27 +68,39 @@ def check(config: Any) -> None:
     Raises:
       InputError: the first value that cannot work, with its key.
     """
-    _check_ranges(config)
-    _check_model(config.model)
+    _check_ranges(config, _POSITIVE, _NOT_NEGATIVE, _BELOW_ONE, _WORDS)
+    if isinstance(config.model, BaselineModelConfig):
+        _check_baseline(config)
+    else:
+        _check_ranges(
+            config, _MODALTUNE_POSITIVE, _MODALTUNE_NOT_NEGATIVE, _MODALTUNE_BELOW_ONE, _MODALTUNE_WORDS
+        )
+        _check_modaltune(config.model)
     _check_loss(config.loss)
     _check_runs(config)
     _check_training(config)
     _check_mesh(config)
 
 
-def _check_ranges(config: Any) -> None:
+def _check_ranges(
+    config: Any,
+    positive: Sequence[str],
+    not_negative: Sequence[str],
+    below_one: Sequence[str],
+    words: Mapping[str, Sequence[str]],
+) -> None:
     for keys, is_right, wanted in (
-        (_POSITIVE, lambda value: value > 0, "positive"),
-        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (positive, lambda value: value > 0, "positive"),
+        (not_negative, lambda value: value >= 0, "0 or more"),
+        (below_one, lambda value: 0 <= value < 1, "at least 0 and below 1"),
     ):
         for key in keys:
             value = _value(config, key)
             if not is_right(value) or not math.isfinite(value):
                 raise InputError(f"config.{key} is {value}; it must be {wanted}")
-    for key, words in _WORDS.items():
-        if _value(config, key) not in words:
-            raise InputError(f"config.{key} is {_value(config, key)!r}; it must be one of {', '.join(words)}")
+    for key, known in words.items():
+        if _value(config, key) not in known:
+            raise InputError(f"config.{key} is {_value(config, key)!r}; it must be one of {', '.join(known)}")
 
 
 def _check_runs(config: Any) -> None:
@@ -129,7 +145,25 @@ def modality_flags(modalities: Sequence[str]) -> str:
     )
 
 
-def _check_model(model: Any) -> None:
+def _check_baseline(config: Any) -> None:
+    model = config.model
+    if model.encoder is not None and model.encoder.in_dim != model.in_dim:
+        raise InputError(
+            f"config.model.in_dim is {model.in_dim}, but config.model.sizes.encoder.in_dim is "
+            f"{model.encoder.in_dim}; both are the width of a tile feature"
+        )
+    if config.loss.reads_text:
+        raise InputError(
+            "config.loss.distillation and config.loss.text_similarity are for ModalTune; a baseline learns "
+            "from labels: set their weights to 0"
+        )
+    if config.mesh.sequence > 1:
+        raise InputError(
+            f"config.mesh.sequence is {config.mesh.sequence}, but a baseline sees whole bags: set it to 1"
+        )
+
+
+def _check_modaltune(model: Any) -> None:
     if set(model.modalities) - set(MODALITIES) or _repeats(model.modalities) or not model.modalities:
         raise InputError(f"config.model.modalities is {model.modalities}; it must be some of {MODALITIES}")
     if model.tasks != TASKS:
@@ -159,7 +193,9 @@ def _check_share(key: str, share: float, width: int) -> int:
 
 def _check_training(config: Any) -> None:
     optim, best = config.optim, config.checkpoint.best
-    if optim.warmup_epochs >= optim.epochs:
+    if config.loss.terms and not optim.epochs:
+        raise InputError("config.optim.epochs is 0; it must be positive, or the weights of all losses be 0")
+    if optim.epochs and optim.warmup_epochs >= optim.epochs:
         raise InputError(
             f"config.optim.warmup_epochs is {optim.warmup_epochs}, which leaves no epoch for the decay; it "
             f"must be smaller than optim.epochs={optim.epochs}"
@@ -169,7 +205,12 @@ def _check_training(config: Any) -> None:
             re.compile(pattern)
         except re.error as error:
             raise InputError(f"config.optim.rules: {pattern!r} is no regular expression ({error})") from error
-    active = [term for term in _TERMS if getattr(config.loss, term).weight > 0]
+    active = config.loss.terms
+    if optim.epochs and not active:
+        raise InputError(
+            f"config.loss has no term: give one of {', '.join(_TERMS)} a weight above 0, or set "
+            "optim.epochs=0 to probe the model as it is"
+        )
     heads = [head for head, terms in _HEADS.items() if set(terms) & set(active)]
     for head in set(best) & set(_HEADS) - set(heads):
         raise InputError(
@@ -190,8 +231,6 @@ def _check_mesh(config: Any) -> None:
 
 
 def _check_loss(loss: Any) -> None:
-    if not any(getattr(loss, term).weight > 0 for term in _TERMS):
-        raise InputError(f"config.loss has no term: give one of {', '.join(_TERMS)} a weight above 0")
     if loss.discrete_hazard.num_bins < 2:
         raise InputError(
             f"config.loss.discrete_hazard.num_bins is {loss.discrete_hazard.num_bins}; it must be 2 or more"

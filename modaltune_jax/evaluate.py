@@ -1,117 +1,90 @@
-"""Embeddings of whole splits, and the one number that picks a checkpoint."""
+"""`python -m modaltune_jax.evaluate RUN ...`: all metrics of finished runs, with intervals, anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
-import jax
-import numpy as np
-import pandas as pd
-from absl import logging
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from modaltune_jax import command
+from modaltune_jax.types import InputError
 
-from modaltune_jax.partitioning import shard_batch
-from modaltune_jax.probes import probe_table
-from modaltune_jax.scores import (
-    OVERALL,
-    TARGET_TASKS,
-    Predicted,
-    Predictions,
-    cases_by_site,
-    score_name,
-    score_table,
-    truth_of,
-)
-from modaltune_jax.types import Batch, InputError
+_EXAMPLES = """\
+a RUN is the folder of one variant and seed; several (seeds, folds) are averaged:
+
+  python -m modaltune_jax.evaluate runs/demo/full/seed0
+  python -m modaltune_jax.evaluate runs/hipt_pancancer_mean_pool/full/seed*
+  python -m modaltune_jax.evaluate runs/hipt_pancancer_mean_pool/full/seed* --records=records/hipt_blca
+
+--records is a cohort that the run was not trained on. It is scored twice: with probes refitted on its own
+training cases, and with nothing refitted at all. docs/evaluation.md says what the numbers mean."""
 
 
-def predict_cases(
-    step: Callable[[Batch], dict[str, jax.Array]], batches: Iterable[Batch], mesh: Mesh, num_cases: int
-) -> dict[str, np.ndarray]:
-    """Runs every batch once and puts what is said of each case in its row.
-
-    Args:
-      step: batch on the mesh to named arrays `[b, ...]`.
-      batches: each case once; filler cases have index -1.
-      mesh: the devices.
-      num_cases: rows n of the result; rows of cases that no batch holds are NaN.
-
-    Returns:
-      The same names, `[n, ...]` float32 each.
-    """
-    rows, values = [], []
-    for batch in batches:
-        placed = shard_batch(batch, mesh)
-        # Left on the devices until all are under way: the host prepares the next batch meanwhile.
-        rows.append(placed.index)
-        values.append(step(placed))
-    index = np.concatenate([_to_host(row) for row in rows])
-    results = {}
-    for name in values[0]:
-        found = np.concatenate([_to_host(value[name]) for value in values])
-        results[name] = np.full((num_cases, *found.shape[1:]), np.nan, np.float32)
-        results[name][index[index >= 0]] = found[index >= 0]
-    return results
-
-
-def _to_host(array: jax.Array) -> np.ndarray:
-    if jax.process_count() == 1:
-        return np.asarray(array)
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def selection_score(table: pd.DataFrame, targets: tuple[str, ...], step: int) -> float:
-    """Mean over `targets` of the "overall" value on validation; the step itself for `("last",)`.
-
-    A target that cannot be estimated on the validation split is left out; if none can, the score is
-    -inf and no checkpoint becomes the best.
-
-    Args:
-      table: rows of `probe_table`, and of `heads_table` if there are heads.
-      targets: "survival" for the probe, "survival:risk" for a head by its method (`scores.score_name`).
-      step: of the model that was scored.
-    """
-    if targets == ("last",):
-        return float(step)
-    names = pd.Series(map(score_name, table["target"], table["method"]), table.index)
-    rows = table[(table["split"] == "val") & (table["site"] == OVERALL) & names.isin(targets)]
-    values = rows["value"].dropna()
-    if values.empty:
-        logging.warning("nothing of %s can be estimated on the validation split", ", ".join(targets))
-        return -np.inf
-    return float(values.mean())
-
-
-def check_selection(cases: pd.DataFrame, sites: Sequence[str], targets: tuple[str, ...]) -> None:
-    """Finds out before training whether the validation labels can pick a checkpoint.
+def main(arguments: Sequence[str]) -> None:
+    """Evaluates.
 
     Raises:
-      InputError: there is no training or no validation case, or nothing of `targets` can be estimated.
+      InputError: whatever is wrong with flags, runs or records.
     """
-    if not (cases["split"] == "train").any():
-        raise InputError(
-            f"none of the {len(cases)} cases is in the split train: there is nothing to train on"
-        )
-    if targets == ("last",):
-        return
-    tables = [_scores_of_noise(target, cases, sites) for target in targets]
-    if all(table.loc[table["site"] == OVERALL, "value"].isna().all() for table in tables):
-        raise InputError(
-            f"the {sum(cases['split'] == 'val')} validation cases cannot pick a checkpoint by "
-            f"{', '.join(targets)}: add validation cases with labels, or set config.checkpoint.best=last to "
-            "take the last step"
-        )
+    options = _parser().parse_args(arguments)
+    if options.bootstrap < 0:
+        raise InputError(f"--bootstrap={options.bootstrap}: give a number of draws, or 0 for no intervals")
+    if not 0 < options.level < 1:
+        raise InputError(f"--level={options.level}: give a share between 0 and 1, such as 0.95")
+    folders = [Path(run).expanduser() for run in options.runs]
+    twice = [folder for folder in folders if folders.count(folder) > 1]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: give every run once")
+    out = Path(options.out).expanduser() if options.out else _common(folders) / "evaluation"
+    if out.is_file():
+        raise InputError(f"--out={out} is a file: give the name of a folder")
+    command.prepare_jax(-1)
+    from modaltune_jax.evaluation.evaluation import evaluate
+    from modaltune_jax.evaluation.measures import Bootstrap
+
+    evaluate(
+        folders,
+        Path(options.records).expanduser() if options.records else None,
+        tuple(dict.fromkeys(options.splits)),
+        Bootstrap(options.bootstrap, options.level),
+        out,
+        has_figures=not options.no_figures,
+    )
 
 
-def _scores_of_noise(name: str, cases: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
-    """The validation scores of a target; which of them can be estimated depends on the labels alone."""
-    target, _, method = name.partition(":")
-    if not method:
-        noise = np.random.default_rng(0).normal(size=(len(cases), 1, 2)).astype(np.float32)
-        return probe_table(noise, cases, sites, ("val",), (target,))
-    truth = truth_of(target, cases, sites)
-    by_site = cases_by_site(target, truth, cases, sites)
-    same_for_all: dict[str, Predictions] = dict.fromkeys(by_site, np.zeros(len(cases)))
-    predicted = Predicted(target, TARGET_TASKS[target], method, truth, by_site, same_for_all)
-    return score_table([predicted], cases, ("val",))
+def run() -> None:
+    """Entry point of the command."""
+    command.run(main, interrupted="stopped: no results were written")
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.Parser(
+        prog="python -m modaltune_jax.evaluate",
+        description="Scores finished runs with all metrics, by site, pooled and by subgroup, with intervals.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder <workdir>/<variant>/seed<k>")
+    parser.add_argument("--records", metavar="FOLDER", help="records of another cohort, out of distribution")
+    parser.add_argument(
+        "--splits", nargs="+", choices=("val", "test"), default=["val", "test"], help="default val test"
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="draws of cases; default 1000, 0 for none"
+    )
+    parser.add_argument(
+        "--level", type=float, default=0.95, metavar="P", help="of the intervals; default 0.95"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="default `evaluation` in the run, or beside the runs")
+    parser.add_argument("--no-figures", action="store_true", help="numbers only")
+    return parser
+
+
+if __name__ == "__main__":
+    run()

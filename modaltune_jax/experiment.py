@@ -11,17 +11,20 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from modaltune_jax import predictions, results
+from modaltune_jax import case_scores, predictions, results
 from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.config_checks import modality_flags
 from modaltune_jax.distributed import first_goes_first, is_first
-from modaltune_jax.evaluate import check_selection
 from modaltune_jax.figures import comparison_figure, training_figure
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.memory_plan import plan_memory
-from modaltune_jax.targets import load_encoder, targets_of_records
-from modaltune_jax.train import Run, build, predict, restore_best, score, train
+from modaltune_jax.models.modaltune import ModelConfig
+from modaltune_jax.run_manifest import recorded
+from modaltune_jax.scores import Predicted, score_table
+from modaltune_jax.selection import check_selection
+from modaltune_jax.targets import Targets, load_encoder, targets_of_records
+from modaltune_jax.train import Run, build, predict, predicted, restore_best, train
 from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
 
@@ -59,7 +62,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         records = prepare(config.data)
         check_selection(records.table, records.sites, config.checkpoint.best)
         _check_gene_sets(config, records)
-        encoder = load_encoder(config.text.encoder)
+        encoder = load_encoder(config.text.encoder) if config.loss.reads_text else None
         targets = targets_of_records(
             records,
             encoder,
@@ -72,29 +75,45 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
         )
     _describe(records)
     tables = []
-    for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
-        if is_training and (folder / "probes.csv").exists():
-            print(f"{folder} is finished; remove it to train again")
-            table = results.read(folder / "probes")
-        else:
-            run, state = build(config, seed, shown, records, targets)
-            if is_training:
-                if is_first():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _write_json(folder / "config.json", described)
-                if seed == config.seeds[0]:
-                    _check_memory(run, state)
-                train(run, state, folder)
-                if is_first():
-                    training_figure(folder)
-            table = _probe_best(run, state, folder, is_training=is_training)
-        tables.append(table.assign(variant=variant, seed=seed))
+    with recorded(workdir, described, records, config.seeds, is_writing=is_training and is_first()):
+        for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
+            if is_training and (folder / "probes.csv").exists():
+                print(f"{folder} is finished; remove it to train again")
+                table = results.read(folder / "probes")
+            else:
+                with recorded(folder, described, records, [seed], is_writing=is_training and is_first()):
+                    table = _run_one(config, seed, shown, records, targets, folder, is_training=is_training)
+            tables.append(table.assign(variant=variant, seed=seed))
     everything = pd.concat(tables, ignore_index=True)
     if is_first():
         results.write(everything, workdir / "results")
         comparison_figure(everything, workdir / "results.png")
     print(f"\n{results.to_text(everything)}\n\nresults in {workdir}/: results.csv, results.json, results.png")
     return everything
+
+
+def _run_one(
+    config: Config,
+    seed: int,
+    shown: tuple[str, ...],
+    records: Records,
+    targets: Targets,
+    folder: Path,
+    *,
+    is_training: bool,
+) -> pd.DataFrame:
+    """Trains, or goes on, and probes the best checkpoint."""
+    run, state = build(config, seed, shown, records, targets)
+    if is_training:
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / "config.json", describe(config))
+        if seed == config.seeds[0]:
+            _check_memory(run, state)
+        train(run, state, folder)
+        if is_first():
+            training_figure(folder)
+    return _probe_best(run, state, folder, is_training=is_training)
 
 
 def _check_memory(run: Run, state: TrainState) -> None:
@@ -110,21 +129,29 @@ def _probe_best(run: Run, state: TrainState, folder: Path, *, is_training: bool)
     best, meta = restore_best(run, state, folder)
     print(f"{folder}: best checkpoint at epoch {meta['step'] / run.steps_per_epoch:g}")
     outputs = predict(run, best, ("train", *SPLITS))
-    table = score(run, outputs, SPLITS)
+    said = predicted(run, outputs)
+    table = score_table(said, run.records.table, SPLITS)
     if is_first():
-        _write_results(run, folder, outputs, table, is_training=is_training)
+        _write_results(run, folder, outputs, said, table, is_training=is_training)
     return table
 
 
 def _write_results(
-    run: Run, folder: Path, outputs: dict[str, np.ndarray], table: pd.DataFrame, *, is_training: bool
+    run: Run,
+    folder: Path,
+    outputs: dict[str, np.ndarray],
+    said: list[Predicted],
+    table: pd.DataFrame,
+    *,
+    is_training: bool,
 ) -> None:
     cases, labels = run.records.table, run.targets.supervision.labels
-    said = {name: values for name, values in outputs.items() if name != "embedding"}
-    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **said)
-    if said:
+    heads = {name: values for name, values in outputs.items() if name != "embedding"}
+    results.save_embeddings(folder / "embeddings.npz", outputs["embedding"], cases, **heads)
+    if heads:
         results.write(predictions.predict(outputs, cases, run.records.sites, labels), folder / "predictions")
     if is_training or (folder / "probes.csv").exists():
+        case_scores.write(folder / case_scores.NAME, case_scores.of_predicted(said, run.judged_cases))
         results.write(table, folder / "probes")
 
 
@@ -193,10 +220,10 @@ def _check_same_config(folder: Path, variant: str, described: dict[str, Any]) ->
 
 
 def _check_gene_sets(config: Config, records: Records) -> None:
-    num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
     modalities = config.model.modalities
-    if "expression" not in modalities:
+    if "expression" not in modalities or not isinstance(config.model, ModelConfig):
         return
+    num_sets, expansion = len(records.gene_sets.groups), config.model.pathways.pathway_expansion
     if not num_sets:
         others = tuple(modality for modality in modalities if modality != "expression") or ("slides",)
         raise InputError(

@@ -11,11 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from modaltune_jax.monitor import read_metrics
+from modaltune_jax.plots.style import COLOURS, HATCHES, legend_beside, save, subplots
 from modaltune_jax.results import METRIC_NAMES, over_seeds
 
-# Okabe and Ito 2008.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-HATCHES = ("", "////", "....", "xxxx")
 LEGEND_COLUMNS = 4
 LOSS_POINTS = 200
 
@@ -23,7 +21,7 @@ LOSS_POINTS = 200
 def training_figure(folder: Path) -> None:
     """`training.png`: losses and validation scores of a run by step, from its metrics.jsonl."""
     rows = read_metrics(folder / "metrics.jsonl")
-    figure, (left, right) = _subplots(2, width=10.0, height=3.2)
+    figure, (left, right) = subplots(1, 2, width=10.0, height=3.2)
     losses = pd.DataFrame([row for row in rows if "train/loss" in row] or {"step": [], "train/loss": []})
     # A line a step: means of as many neighbours as leave few enough points to tell them apart.
     losses = losses.groupby(losses.index // max(-(-len(losses) // LOSS_POINTS), 1)).mean()
@@ -34,7 +32,7 @@ def training_figure(folder: Path) -> None:
     is_positive = not (losses[shown] <= 0).any(axis=None)
     left.set(xlabel="step", ylabel="loss", title="training", yscale="log" if is_positive else "linear")
     if len(shown) > 1:
-        _legend_beside(left)
+        legend_beside(left)
     probes = pd.DataFrame([row for row in rows if "val/score" in row])
     names = [name for name in probes.columns if name not in ("step", "val/score")]
     for colour, name in zip(COLOURS, names, strict=False):
@@ -42,8 +40,8 @@ def training_figure(folder: Path) -> None:
     limits = _limits(probes[names].to_numpy(float), 0.4)
     right.set(xlabel="step", ylabel="mean over sites", title="validation", ylim=limits)
     if names:
-        _legend_beside(right)
-    _save(figure, folder / "training.png")
+        legend_beside(right)
+    save(figure, folder / "training.png")
 
 
 def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> None:
@@ -61,7 +59,7 @@ def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> N
     num_variants = shown["variant"].nunique()
     # A column a variant, where there are several and they fit.
     columns = num_variants if 1 < num_variants <= LEGEND_COLUMNS else min(len(styles), LEGEND_COLUMNS)
-    figure, axes = _subplots(len(panels), width=11.0, height=3.35 + 0.25 * math.ceil(len(styles) / columns))
+    figure, axes = subplots(1, len(panels), width=11.0, height=3.35 + 0.25 * math.ceil(len(styles) / columns))
     bars: dict[str, Any] = {}
     for axis, target in zip(np.atleast_1d(axes), panels, strict=True):
         block = shown[shown["target"] == target]
@@ -71,7 +69,7 @@ def comparison_figure(table: pd.DataFrame, path: Path, split: str = "test") -> N
     # Below the panels, where it hides no bar. Not every head is in every panel.
     handles = [bars[label] for label in styles]
     figure.legend(handles, list(styles), loc="outside lower center", ncols=columns, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
@@ -101,30 +99,7 @@ def _draw_bars(axis, block: pd.DataFrame, styles: dict[str, dict[str, str]]) -> 
     return bars
 
 
-def _legend_beside(axis) -> None:
-    """To the right of the panel, where it hides nothing."""
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
 def _limits(scores: Float[np.ndarray, "*n"], bottom: float) -> tuple[float, float]:
     """From `bottom`, or from below the lowest score: one that is off the axis looks as if there were none."""
     lowest = np.min(scores, where=np.isfinite(scores), initial=1.0)
     return max(min(bottom, lowest - 0.05), 0.0), 1.02
-
-
-def _subplots(columns: int, *, width: float, height: float):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
-
-
-def _save(figure, path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)

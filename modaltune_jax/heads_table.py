@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import scipy.special
 from jaxtyping import Float, Integer
 
 from modaltune_jax.losses import discrete_hazard
@@ -14,6 +15,7 @@ from modaltune_jax.predictions import HeadLabels, check_outputs, nearest_class
 from modaltune_jax.scores import (
     POOLED,
     Classes,
+    ClassProbabilities,
     Predicted,
     Predictions,
     Truth,
@@ -25,7 +27,7 @@ from modaltune_jax.scores import (
 )
 from modaltune_jax.types import TASKS
 
-HEADS = {"risk": "survival", "hazard": "survival", "similarity": "subtype"}
+HEADS = {"risk": "survival", "hazard": "survival", "classes": "subtype", "similarity": "subtype"}
 """The target of each head, by the name of its output."""
 
 
@@ -41,7 +43,8 @@ def heads_table(
     - risk: Harrell's c;
     - hazard: Harrell's c of minus the summed survival over the bins (`discrete_hazard.risk`). Not
       `pooled` where sites have bins of their own: the same sum then means another survival;
-    - similarity: balanced accuracy of the most similar class of the case's own site.
+    - classes: balanced accuracy of the most probable class of the case's own site;
+    - similarity: balanced accuracy of the most similar one.
 
     Args:
       outputs: as for `predictions.predict`.
@@ -85,7 +88,9 @@ def head_predictions(
         predictions: dict[str, Predictions] = dict.fromkeys(cases, predicted)
         if method == "hazard" and not _have_same_bins(sites, labels):
             predictions[POOLED] = "sites have bins of their own, in which risks cannot be compared"
-        heads.append(Predicted(target, task_of(target, num_tasks), method, truth, cases, predictions))
+        probabilities = _probabilities(outputs[method], table, sites, labels) if target == "subtype" else {}
+        task = task_of(target, num_tasks)
+        heads.append(Predicted(target, task, method, truth, cases, predictions, probabilities))
     return heads
 
 
@@ -105,6 +110,25 @@ def _truth_and_predictions(
     nearest = nearest_class(output, site, labels)
     truth = Classes(_class_of(table["subtype"].to_numpy(np.int64), site, labels))
     return truth, np.where(nearest >= 0, nearest, np.nan)
+
+
+def _probabilities(
+    similarity: Float[np.ndarray, "n classes"],
+    table: pd.DataFrame,
+    sites: Sequence[str],
+    labels: HeadLabels,
+) -> dict[str, ClassProbabilities]:
+    """Softmax over the classes of each case's own site; those of other sites are 0."""
+    own = labels.is_own(site_index(table, sites))
+    values = np.full(similarity.shape, np.nan)
+    known = own.any(axis=1) & np.all(np.isfinite(similarity) | ~own, axis=1)
+    logits = np.where(own, similarity, -np.inf)[known].astype(np.float64)
+    values[known] = scipy.special.softmax(logits, axis=1)
+    by_site = {}
+    for position, site in enumerate(sites):
+        columns = np.flatnonzero(np.equal(labels.class_site, position))
+        by_site[site] = ClassProbabilities(columns, values[:, columns])
+    return by_site | {POOLED: ClassProbabilities(np.arange(len(labels.class_names)), values)}
 
 
 def _class_of(

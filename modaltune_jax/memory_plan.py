@@ -86,8 +86,10 @@ class MemoryPlan:
         return max(int((self.free - others - for_one) / self.bytes_per_tile), 0)
 
     def check(self) -> None:
-        """Raises:
-        InputError: weights, gradients and optimizer are more than the device has.
+        """Refuses what cannot fit whatever the compiler does.
+
+        Raises:
+          InputError: weights, gradients, optimizer and a batch are more than the device has.
         """
         if self.fixed + self.batch > self.limit:
             raise InputError(

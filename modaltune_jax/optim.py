@@ -27,7 +27,7 @@ class OptimConfig:
         times the square root of the cases of an update.
       weight_decay: decoupled, on every trainable parameter as published.
       b1, b2: moment decays.
-      epochs: length of the schedule.
+      epochs: length of the schedule; 0 trains nothing, for models that are probed as they are.
       warmup_epochs: linear warm-up from `warmup_start * learning_rate`.
       warmup_start: fraction of the peak at step 0.
       max_grad_norm: global-norm clipping; 0 switches it off (published).
@@ -58,6 +58,8 @@ def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     Raises:
       InputError: no update is left for the cosine.
     """
+    if config.epochs == 0:
+        return optax.constant_schedule(0.0)
     if config.warmup_epochs >= config.epochs:
         raise InputError(
             f"optim.warmup_epochs={config.warmup_epochs} leaves no epoch for the cosine: it must be smaller "

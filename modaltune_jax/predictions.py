@@ -55,13 +55,14 @@ def predict(
       head, with the baseline hazard of the train cases of the case's site (`fit_breslow`). That of a risk
       head trained to rank has no scale, and then neither have these probabilities;
     - median_survival_months, by the same;
-    - class: the most similar one of the case's own site, "" if it has none;
-    - p_<class>: softmax of the similarities over the classes of the case's own site.
+    - class: the most probable one of the case's own site, by the class head, without one by similarity; "" if
+      it has none;
+    - p_<class>: softmax over the classes of the case's own site, by the same.
 
     Args:
       outputs: of the model, a row a case, NaN for cases that were not embedded. Of these keys: "embedding"
-        [n, t, e], "risk" [n], "hazard" [n, c] logits in the bins of the case's site, "similarity" [n, C]
-        logits over the classes of all sites.
+        [n, t, e], "risk" [n], "hazard" [n, c] logits in the bins of the case's site, "classes" and
+        "similarity" [n, C] logits over the classes of all sites.
       table: columns case_id, site, split, subtype, time (months, NaN unknown), event (1, 0, -1 unknown).
       sites: order of the sites that `labels.class_site` refers to.
       labels: what the outputs stand for.
@@ -87,11 +88,11 @@ def predict(
         for month, column in zip(months, survival.T, strict=True):
             columns[f"survival_{month:g}m"] = column
         columns["median_survival_months"] = median
-    if "similarity" in outputs:
-        similarity, site = outputs["similarity"], site_index(table, sites)
+    if "classes" in outputs or "similarity" in outputs:
+        logits, site = outputs["classes" if "classes" in outputs else "similarity"], site_index(table, sites)
         names = np.array([*labels.class_names, ""], object)
-        columns["class"] = names[nearest_class(similarity, site, labels)]
-        columns |= _class_probabilities(similarity, site, labels)
+        columns["class"] = names[nearest_class(logits, site, labels)]
+        columns |= _class_probabilities(logits, site, labels)
     return pd.DataFrame(columns)
 
 
@@ -102,11 +103,12 @@ def check_outputs(outputs: Mapping[str, np.ndarray], table: pd.DataFrame, labels
       InputError: a missing column, or an output of another shape than table and labels say.
     """
     check_table(table, outputs.items())
-    if "similarity" in outputs and outputs["similarity"].shape[1] != len(labels.class_names):
-        raise InputError(
-            f"similarities to {outputs['similarity'].shape[1]} classes, of which {len(labels.class_names)} "
-            "have a name: give the classes that the model was built with"
-        )
+    for name in sorted({"classes", "similarity"} & set(outputs)):
+        if outputs[name].shape[1] != len(labels.class_names):
+            raise InputError(
+                f"{name} has logits of {outputs[name].shape[1]} classes, of which {len(labels.class_names)} "
+                "have a name: give the classes that the model was built with"
+            )
     for site, edges in labels.edges.items():
         if "hazard" in outputs and outputs["hazard"].shape[1] != len(edges) + 1:
             raise InputError(
@@ -116,25 +118,25 @@ def check_outputs(outputs: Mapping[str, np.ndarray], table: pd.DataFrame, labels
 
 
 def nearest_class(
-    similarity: Float[np.ndarray, "n classes"], site: Integer[np.ndarray, "n"], labels: HeadLabels
+    logits: Float[np.ndarray, "n classes"], site: Integer[np.ndarray, "n"], labels: HeadLabels
 ) -> Integer[np.ndarray, "n"]:
-    """Position of the most similar class of each case's own site; -1 without one, or if one is not finite."""
+    """Position of the likeliest class of each case's own site; -1 without one, or if one is not finite."""
     own = labels.is_own(site)
-    known = own.any(axis=1) & np.all(np.isfinite(similarity) | ~own, axis=1)
+    known = own.any(axis=1) & np.all(np.isfinite(logits) | ~own, axis=1)
     nearest = np.full(len(site), -1)
-    nearest[known] = np.argmax(np.where(own, similarity, -np.inf)[known], axis=1)
+    nearest[known] = np.argmax(np.where(own, logits, -np.inf)[known], axis=1)
     return nearest
 
 
 def _class_probabilities(
-    similarity: Float[np.ndarray, "n classes"], site: Integer[np.ndarray, "n"], labels: HeadLabels
+    logits: Float[np.ndarray, "n classes"], site: Integer[np.ndarray, "n"], labels: HeadLabels
 ) -> dict[str, Float[np.ndarray, "n"]]:
     """A column a class name; sites that have a class of the same name share one."""
     columns = {f"p_{name}": np.full(len(site), np.nan) for name in labels.class_names}
     for position in sorted(set(labels.class_site)):
         own = np.flatnonzero(np.equal(labels.class_site, position))
         rows = np.flatnonzero(site == position)
-        probabilities = scipy.special.softmax(similarity[np.ix_(rows, own)].astype(np.float64), axis=1)
+        probabilities = scipy.special.softmax(logits[np.ix_(rows, own)].astype(np.float64), axis=1)
         for c, values in zip(own, probabilities.T, strict=True):
             columns[f"p_{labels.class_names[c]}"][rows] = values
     return columns

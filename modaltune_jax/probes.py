@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from modaltune_jax.scores import (
     PROBE,
     TARGET_TASKS,
     Classes,
+    ClassProbabilities,
     Predicted,
     Predictions,
     Truth,
@@ -156,23 +157,51 @@ def probe_predictions(
     for target in targets:
         task, truth = task_of(target, embeddings.shape[1]), truth_of(target, table, sites)
         x, cases = embeddings[:, TASKS.index(task)], cases_by_site(target, truth, table, sites)
-        predictions = {site: _predict(truth, x, rows[is_train[rows]]) for site, rows in cases.items()}
-        predicted.append(Predicted(target, task, PROBE, truth, cases, predictions))
+        predictions: dict[str, Predictions] = {}
+        probabilities: dict[str, ClassProbabilities] = {}
+        for site, rows in cases.items():
+            probe = _fit(truth, x, rows[is_train[rows]])
+            predictions[site] = probe if isinstance(probe, str) else _applied(_point(probe), x)
+            if isinstance(truth, Classes) and not isinstance(probe, str):
+                probabilities[site] = _probabilities(probe, x, np.unique(truth.labels[rows]))
+        predicted.append(Predicted(target, task, PROBE, truth, cases, predictions, probabilities))
     return predicted
 
 
-def _predict(truth: Truth, x: Float[np.ndarray, "n e"], train: Integer[np.ndarray, "m"]) -> Predictions:
+def _fit(truth: Truth, x: Float[np.ndarray, "n e"], train: Integer[np.ndarray, "m"]) -> Any:
+    """A probe fitted on some rows, or why there is none."""
     try:
         if isinstance(truth, Classes):
-            probe = subtype_probe(x[train], truth.labels[train]).predict
-        else:
-            probe = survival_probe(x[train], truth.time[train], truth.event[train]).risk
+            return subtype_probe(x[train], truth.labels[train])
+        return survival_probe(x[train], truth.time[train], truth.event[train])
     except FitError as error:
         return str(error)
+
+
+def _point(probe: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The class or risk that a probe gives a case."""
+    return probe.risk if isinstance(probe, RidgeCox) else probe.predict
+
+
+def _applied(
+    probe: Callable[[np.ndarray], np.ndarray], x: Float[np.ndarray, "n e"]
+) -> Float[np.ndarray, "n *k"]:
+    """What a probe says of every case, NaN for embeddings that are not finite."""
     finite = np.isfinite(x).all(axis=1)
-    predicted = np.full(len(x), np.nan)
-    predicted[finite] = probe(x[finite])
+    said = probe(x[finite])
+    predicted = np.full((len(x), *said.shape[1:]), np.nan)
+    predicted[finite] = said
     return predicted
+
+
+def _probabilities(
+    probe: Any, x: Float[np.ndarray, "n e"], classes: Integer[np.ndarray, "k"]
+) -> ClassProbabilities:
+    """Those of a class that no training case has are 0."""
+    fitted = _applied(probe.predict_proba, x)
+    values = np.where(np.isnan(fitted[:, :1]), np.nan, np.zeros(len(classes)))
+    values[:, np.searchsorted(classes, probe.classes_)] = fitted
+    return ClassProbabilities(classes, values)
 
 
 def format_table(table: pd.DataFrame) -> str:

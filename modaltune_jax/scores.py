@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ TARGET_TASKS = {"subtype": "diagnosis", "survival": "survival", "site": "general
 
 POOLED, OVERALL = "pooled", "overall"
 """In place of a site: the cases of all sites together; the headline of a target, the mean over sites."""
+
+_UNKNOWN = {"subtype": -1, "event": -1, "time": math.nan}
 
 PROBE = "probe"
 """The method of predictions by a probe; heads have names of their own."""
@@ -103,6 +106,18 @@ def truth_of(target: str, table: pd.DataFrame, sites: Sequence[str]) -> Truth:
     return Classes(np.where(subtype >= 0, site * (subtype.max(initial=0) + 1) + subtype, -1))
 
 
+class ClassProbabilities(NamedTuple):
+    """Probabilities of the classes that a method tells apart.
+
+    Attributes:
+      classes: increasing, as in `Classes.labels`.
+      values: a row a case, NaN where there are none.
+    """
+
+    classes: Integer[np.ndarray, "k"]
+    values: Float[np.ndarray, "n k"]
+
+
 class Predicted(NamedTuple):
     """What one method predicts of one target.
 
@@ -113,6 +128,7 @@ class Predicted(NamedTuple):
       truth: what is to be predicted.
       cases: rows of the table whose truth is known, by site and `POOLED` as from `cases_by_site`.
       predictions: for the same keys; all cases may be predicted, those of `cases` are scored.
+      probabilities: of classes, for those of the keys that there are any for.
     """
 
     target: str
@@ -121,6 +137,7 @@ class Predicted(NamedTuple):
     truth: Truth
     cases: Mapping[str, Integer[np.ndarray, "m"]]
     predictions: Mapping[str, Predictions]
+    probabilities: Mapping[str, ClassProbabilities] = MappingProxyType({})
 
     def score(self, site: str, rows: Integer[np.ndarray, "m"]) -> Estimate:
         """The metric on some rows, of those predictions that are made for `site` or `POOLED`."""
@@ -132,6 +149,25 @@ class Predicted(NamedTuple):
         if not np.isfinite(predicted[rows]).all():
             return Estimate.missing("predictions are not finite", len(rows))
         return self.truth.score(predicted[rows], rows)
+
+
+def judged_cases(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
+    """The table of cases, in which those that a model is shown nothing of have no labels.
+
+    A model that is shown expression alone can say nothing of a case without: no probe is fitted on it, and it
+    is not scored. Clinical values count as known of every case.
+
+    Args:
+      table: columns num_tiles, has_expression, subtype, time and event.
+      modalities: what the model is shown.
+    """
+    is_seen = np.full(len(table), "clinical" in modalities)
+    if "slides" in modalities:
+        is_seen |= (table["num_tiles"] > 0).to_numpy()
+    if "expression" in modalities:
+        is_seen |= table["has_expression"].to_numpy(bool)
+    seen = pd.Series(is_seen, table.index)
+    return table.assign(**{name: table[name].where(seen, none) for name, none in _UNKNOWN.items()})
 
 
 def cases_by_site(

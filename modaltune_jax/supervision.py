@@ -49,12 +49,12 @@ class Supervision:
         }
 
 
-def supervise(records: Records, encoder: TextEncoder, config: LossConfig) -> Supervision:
+def supervise(records: Records, encoder: TextEncoder | None, config: LossConfig) -> Supervision:
     """Fits on training cases what the terms of the loss need, and no more.
 
     Args:
       records: the cases.
-      encoder: frozen text encoder, for the class prompts.
+      encoder: frozen text encoder, for the class prompts; None where no term reads text.
       config: the terms.
 
     Raises:
@@ -74,6 +74,7 @@ def supervise(records: Records, encoder: TextEncoder, config: LossConfig) -> Sup
         num_edges = config.discrete_hazard.num_bins - 1
     bank = np.zeros((0, 0), np.float32)
     if "text_similarity" in config.terms:
+        assert encoder is not None
         bank = _bank(specs, config.text_similarity.templates, encoder)
     space = LabelSpace(
         edges=np.array([edges.get(site, ()) for site in records.sites], np.float32).reshape(
@@ -85,7 +86,7 @@ def supervise(records: Records, encoder: TextEncoder, config: LossConfig) -> Sup
     )
     names = tuple(name for spec in specs for name in spec.classes)
     labels = HeadLabels(edges=edges, horizons=horizons, class_names=names, class_site=tuple(class_site))
-    return Supervision(space, labels, _heads(config, text_dim=bank.shape[1]))
+    return Supervision(space, labels, _heads(config, num_classes=len(names), text_dim=bank.shape[1]))
 
 
 def _check_labels(records: Records, train: pd.DataFrame, terms: tuple[str, ...], num_classes: int) -> None:
@@ -94,24 +95,26 @@ def _check_labels(records: Records, train: pd.DataFrame, terms: tuple[str, ...],
             f"no training case in {records.directory} has a known death: set the weights of loss.cox and "
             "loss.ranking to 0, or give labels"
         )
-    if "text_similarity" in terms and not num_classes:
-        raise InputError(
-            f"no cohort of {records.directory} has classes: set the weight of loss.text_similarity to 0, or "
-            "define classes in the cohort's file"
-        )
-    if "text_similarity" in terms and not (train["subtype"] >= 0).any():
-        raise InputError(
-            f"no training case in {records.directory} has a class: set the weight of loss.text_similarity to "
-            "0, or give labels"
-        )
+    for term in sorted({"text_similarity", "cross_entropy"} & set(terms)):
+        if not num_classes:
+            raise InputError(
+                f"no cohort of {records.directory} has classes: set the weight of loss.{term} to 0, or "
+                "define classes in the cohort's file"
+            )
+        if not (train["subtype"] >= 0).any():
+            raise InputError(
+                f"no training case in {records.directory} has a class: set the weight of loss.{term} to "
+                "0, or give labels"
+            )
 
 
-def _heads(config: LossConfig, text_dim: int) -> HeadsConfig | None:
-    if config.terms == ("distillation",) and not config.uncertainty:
+def _heads(config: LossConfig, num_classes: int, text_dim: int) -> HeadsConfig | None:
+    if not set(config.terms) - {"distillation"} and not config.uncertainty:
         return None
     return HeadsConfig(
         has_risk=bool({"cox", "ranking"} & set(config.terms)),
         num_bins=config.discrete_hazard.num_bins if "discrete_hazard" in config.terms else 0,
+        num_classes=num_classes if "cross_entropy" in config.terms else 0,
         text_dim=text_dim,
         temperature=config.text_similarity.temperature,
         terms=config.terms if config.uncertainty else (),

@@ -182,18 +182,22 @@ class Targets:
     """The text targets of a data set, and what was fitted on its training cases to word them.
 
     Attributes:
-      values: `[n, t, e]` float32, one row per case.
+      values: `[n, t, e]` float32, one row per case; without tasks where no loss reads text.
       transforms: survival bins of the sentences, and the standardisation of the inputs.
-      projector: from text vectors to targets.
-      text_encoder: fingerprint of the text encoder.
+      projector: from text vectors to targets; None without.
+      text_encoder: fingerprint of the text encoder; `""` without.
       supervision: what losses and heads know of the labels.
     """
 
     values: Float[np.ndarray, "n t e"]
     transforms: Transforms
-    projector: Projector
+    projector: Projector | None
     text_encoder: str
     supervision: Supervision
+
+    def projector_arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of the projector."""
+        return {} if self.projector is None else self.projector.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint notes to know its targets again, besides the projector's arrays."""
@@ -206,7 +210,7 @@ class Targets:
 
 def targets_of_records(
     records: Records,
-    encoder: TextEncoder,
+    encoder: TextEncoder | None,
     config: TextConfig,
     loss: LossConfig,
     *,
@@ -219,7 +223,7 @@ def targets_of_records(
 
     Args:
       records: the cases.
-      encoder: frozen text encoder.
+      encoder: frozen text encoder; None where no term of the loss reads text.
       config: its settings and the projector's seed.
       loss: whose terms decide what there is to know of the labels.
       num_bins, bins, clinical: see `fit_transforms`.
@@ -232,6 +236,9 @@ def targets_of_records(
         clinical=clinical,
         kinds=records.variables,
     )
+    supervision = supervise(records, encoder, loss)
+    if encoder is None:
+        return Targets(np.zeros((records.num_cases, 0, 0), np.float32), transforms, None, "", supervision)
     specs = {spec.name: spec for spec in records.specs}
     sites = records.table["site"]
     worded = [
@@ -240,4 +247,4 @@ def targets_of_records(
     ]
     projector = Projector.init(config.projector_seed, encoder.dim, dim)
     values = build_targets(worded, encoder, projector, config.cache_dir)
-    return Targets(values, transforms, projector, encoder.fingerprint, supervise(records, encoder, loss))
+    return Targets(values, transforms, projector, encoder.fingerprint, supervision)

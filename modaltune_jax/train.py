@@ -21,20 +21,23 @@ from modaltune_jax.agreement import GO_ON, SAVE, STOP, Agreement
 from modaltune_jax.checkpoints import Checkpoints
 from modaltune_jax.config import Config
 from modaltune_jax.distributed import is_first
-from modaltune_jax.evaluate import predict_cases, selection_score
-from modaltune_jax.heads_table import heads_table
+from modaltune_jax.embed_cases import predict_cases
+from modaltune_jax.heads_table import head_predictions
 from modaltune_jax.inputs.pipeline import Batches, PipelineConfig, eval_batches, train_batches
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import Transforms
 from modaltune_jax.losses.combine import make_objective
 from modaltune_jax.losses.risk_memory import RiskMemory
+from modaltune_jax.models.baselines.baseline import Baseline, BaselineModelConfig
+from modaltune_jax.models.build import build_model
 from modaltune_jax.models.modalities import ModalInputs
-from modaltune_jax.models.modaltune import ModalTune
+from modaltune_jax.models.modaltune import ModalTune, ModelConfig
 from modaltune_jax.models.weights import load_adapter_weights, load_encoder_weights
 from modaltune_jax.monitor import Monitor
 from modaltune_jax.optim import Params, count, make_optimizer, split_params
-from modaltune_jax.probes import probe_table
-from modaltune_jax.scores import has_survival
+from modaltune_jax.probes import probe_predictions
+from modaltune_jax.scores import Predicted, has_survival, judged_cases, score_table
+from modaltune_jax.selection import selection_score
 from modaltune_jax.signals import StopSignals
 from modaltune_jax.targets import Targets
 from modaltune_jax.train_step import TrainState, make_predict_step, make_train_step
@@ -56,7 +59,7 @@ class Run:
       encoder_hash: sha256 that names the encoder's weights.
       train_step: `(state, frozen, batch) -> (state, metrics)`, jitted.
       predict_step: `(trainable, frozen, batch) -> {"embedding": [b, t, e], ...}`, jitted, with what the heads
-        that there are say: "risk" `[b]`, "hazard" `[b, c]`, "similarity" `[b, k]`.
+        that there are say: "risk" `[b]`, "hazard" `[b, c]`, "classes" and "similarity" `[b, k]`.
       batches: training batches without end.
     """
 
@@ -76,6 +79,11 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Batches in which every training case is seen once."""
         return self.batches.steps_per_epoch
+
+    @property
+    def judged_cases(self) -> pd.DataFrame:
+        """The table of cases, without the labels of those that the model is shown nothing of."""
+        return judged_cases(self.records.table, self.pipeline.modalities)
 
 
 def build(
@@ -112,6 +120,7 @@ def build(
         seed=seed,
         **_shards(mesh),
     )
+    print(batches.plan.describe())
     optimizer = make_optimizer(config.optim, batches.steps_per_epoch)
     trainable = partitioning.shard_params(trainable, mesh)
     first = TrainState(
@@ -227,7 +236,7 @@ def _validate(
     monitor.probes(step, table, score)
     if score <= best:
         return best
-    kept = {"trainable": state.trainable, "projector": run.targets.projector.to_dict()}
+    kept = {"trainable": state.trainable, "projector": run.targets.projector_arrays()}
     checkpoints.save("best", step, kept, {**_meta(run, {}), "step": step, "score": score})
     return score
 
@@ -239,10 +248,16 @@ def probe(run: Run, trainable: Params, splits: tuple[str, ...]) -> pd.DataFrame:
 
 def score(run: Run, outputs: dict[str, np.ndarray], splits: tuple[str, ...]) -> pd.DataFrame:
     """Probes on what `predict` gave, and its heads, in one table."""
-    records, labels = run.records, run.targets.supervision.labels
-    probes = probe_table(outputs["embedding"], records.table, records.sites, splits)
-    heads = heads_table(outputs, records.table, records.sites, labels, splits)
-    return probes if heads.empty else pd.concat([probes, heads], ignore_index=True)
+    return score_table(predicted(run, outputs), run.records.table, splits)
+
+
+def predicted(run: Run, outputs: dict[str, np.ndarray]) -> list[Predicted]:
+    """What probes on what `predict` gave, fitted on train, and its heads say of every case."""
+    table, sites, labels = run.judged_cases, run.records.sites, run.targets.supervision.labels
+    return [
+        *probe_predictions(outputs["embedding"], table, sites),
+        *head_predictions(outputs, table, sites, labels),
+    ]
 
 
 def predict(run: Run, trainable: Params, splits: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -262,7 +277,7 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
       InputError: there is no checkpoint, or it was trained on another encoder.
     """
     with Checkpoints(workdir / "checkpoints", run.config.checkpoint) as checkpoints:
-        like = {"trainable": state.trainable, "projector": run.targets.projector.to_dict()}
+        like = {"trainable": state.trainable, "projector": run.targets.projector_arrays()}
         restored = checkpoints.restore("best", like)
     if restored is None:
         raise InputError(
@@ -272,24 +287,28 @@ def restore_best(run: Run, state: TrainState, workdir: Path) -> tuple[Params, di
     return restored.state["trainable"], restored.meta
 
 
-def _first_model(config: Config, seed: int, records: Records, targets: Targets) -> tuple[ModalTune, str]:
+def _first_model(
+    config: Config, seed: int, records: Records, targets: Targets
+) -> tuple[ModalTune | Baseline, str]:
     """The model that training starts from, and the hash of its encoder's weights."""
-    inputs = ModalInputs(records.gene_sets.groups, len(targets.transforms.clinical))
-    model = ModalTune(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
-    encoder = config.model.encoder
-    encoder_hash = load_encoder_weights(model, config.encoder_weights, encoder)
-    load_adapter_weights(model, config.adapter_weights, encoder, encoder_hash)
+    inputs = ModalInputs(records.gene_sets.groups, len(targets.transforms.clinical), len(records.genes))
+    model = build_model(config.model, inputs, targets.supervision.heads, rngs=nnx.Rngs(seed))
+    encoder_hash = load_encoder_weights(model.encoder, config.encoder_weights, config.model.encoder)
+    load_adapter_weights(model, config.adapter_weights, config.model.encoder, encoder_hash)
     return model, encoder_hash
 
 
 def _check_features(config: Config, records: Records) -> None:
+    model = config.model
+    if isinstance(model, BaselineModelConfig) and "slides" not in model.modalities:
+        return
     if not records.feature_dim:
         raise InputError(f"no case in {config.data.directory} has slides: a slide encoder needs some")
-    if records.feature_dim != config.model.encoder.in_dim:
+    if records.feature_dim != model.in_dim:
+        what, key = ("encoder", "encoder.in_dim") if isinstance(model, ModelConfig) else ("model", "in_dim")
         raise InputError(
-            f"tile features in {config.data.directory} are {records.feature_dim} wide, but the encoder takes "
-            f"{config.model.encoder.in_dim}: set model.encoder.in_dim={records.feature_dim} or use features "
-            "of its own tile encoder"
+            f"tile features in {config.data.directory} are {records.feature_dim} wide, but the {what} takes "
+            f"{model.in_dim}: set model.{key}={records.feature_dim} or use features of its own tile encoder"
         )
 
 
@@ -307,7 +326,7 @@ def _memory_size(config: Config, records: Records) -> int:
 
 def _saved(run: Run, state: TrainState) -> dict[str, Any]:
     """The arrays to go on from."""
-    return {"state": state, "projector": run.targets.projector.to_dict()}
+    return {"state": state, "projector": run.targets.projector_arrays()}
 
 
 def _meta(run: Run, data: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,12 @@ def make_predict_step(
         with partitioning.tracing(mesh):
             out = nnx.merge(graphdef, params)(batch)
         said = out.predictions
-        values = {"embedding": out.embedding, "risk": said.risk, "hazard": said.hazard}
+        values = {
+            "embedding": out.embedding,
+            "risk": said.risk,
+            "hazard": said.hazard,
+            "classes": said.classes,
+        }
         if said.text is not None:
             values["similarity"] = similarity_logits(said, jnp.asarray(bank))
         return {name: value for name, value in values.items() if value is not None}

@@ -17,7 +17,7 @@ from modaltune_jax.convert.locate import locate
 from modaltune_jax.convert.rules import Params
 from modaltune_jax.convert.slide_encoders import abstract_params, kind_of, read
 from modaltune_jax.convert.tensor_file import open_tensors
-from modaltune_jax.evaluate import predict_cases
+from modaltune_jax.embed_cases import predict_cases
 from modaltune_jax.inputs.clinical import ClinicalEncoder
 from modaltune_jax.inputs.pipeline import eval_batches
 from modaltune_jax.inputs.records import Records
@@ -53,7 +53,7 @@ def titan_of(config: Config) -> TitanConfig:
     """
     sizes, weights = config.model.encoder, config.encoder_weights
     if not isinstance(sizes, TitanConfig):
-        name = type(sizes).__name__.removesuffix("Config")
+        name = type(sizes).__name__.removesuffix("Config") if sizes else "that of a baseline without one"
         raise InputError(
             f"config.model.encoder is {name}, whose embedding lies in no space of text: zero-shot needs "
             "TITAN, as in configs/titan.py"

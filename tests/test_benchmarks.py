@@ -49,3 +49,16 @@ def test_attention_quick(tmp_path):
     assert all(row["with_gradients_s"] > 0 for row in rows)
     assert done.stdout.startswith("cpu")
     assert done.stdout.count("left out: attention 'pallas' runs on a TPU") == 1
+
+
+def test_coverage_shows_a_share_of_each_kind():
+    command = [sys.executable, "benchmarks/coverage.py", "--sets", "2", "--draws", "20"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = [line.rsplit(maxsplit=3) for line in done.stdout.splitlines()[1:]]
+    assert [(name, num) for name, num, _, _ in rows] == [
+        *(("Harrell's c", num) for num in ("100", "200", "400")),
+        *(("balanced accuracy", num) for num in ("150", "400")),
+    ]
+    assert {share for row in rows for share in row[2:]} <= {"0.0%", "50.0%", "100.0%"}

@@ -6,17 +6,21 @@ import typing
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 import modaltune_jax
-from configs import common, hipt
+from configs import baselines, common, hipt
 from modaltune_jax import config_file, experiment, partitioning
-from modaltune_jax.config import Config, unpack
+from modaltune_jax.config import Config, describe, unpack
 from modaltune_jax.inputs.pipeline import train_batches
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.locations import shipped
+from modaltune_jax.models.baselines import BASELINES
+from modaltune_jax.models.build import build_model
 from modaltune_jax.models.encoders.mean_pool import MeanPoolConfig
 from modaltune_jax.models.encoders.titan import TitanConfig
 from modaltune_jax.models.weights import EncoderWeightsConfig
@@ -25,6 +29,7 @@ from modaltune_jax.targets import load_encoder
 from modaltune_jax.train import build
 from modaltune_jax.types import InputError
 from tests import tiny
+from tests.baseline_batches import INPUTS, draw
 
 PACKAGE = str(Path(modaltune_jax.__file__).parent)
 BOTH = ("slides", "expression")
@@ -161,8 +166,37 @@ def test_a_value_that_cannot_work_is_refused(override, part):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        pytest.param("model.name=resnet", "known models: modaltune, slide_encoder, tile_mean", id="name"),
+        pytest.param("model.in_dim=0", "config.model.in_dim is 0", id="no width"),
+        pytest.param("model.in_dim=8", "model.sizes.encoder.in_dim is 1536", id="widths that differ"),
+        pytest.param("model.sizes.width=8", "unknown config key config.model.sizes.width", id="size"),
+        pytest.param("model.sizes.encoder.name=resnet", "known encoders", id="encoder"),
+        pytest.param("loss.distillation.weight=1.0", "learns from labels", id="text"),
+        pytest.param("mesh.sequence=2", "sees whole bags", id="split bags"),
+        pytest.param("checkpoint.best=survival:risk", "no loss trains the head", id="head without a loss"),
+        pytest.param("optim.epochs=0", "must be positive", id="a loss and no epoch"),
+        pytest.param("loss.cross_entropy.weight=0", "set optim.epochs=0", id="epochs and no loss"),
+    ],
+)
+def test_a_value_that_no_baseline_can_have_is_refused(override, part):
+    with pytest.raises(InputError) as info:
+        unpack(config_file.load("baselines.py:slide_encoder_cat,subtype", [override]))
+    assert part in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["modaltune", *BASELINES])
+def test_a_config_survives_the_way_to_json(name):
+    file = "common.py" if name == "modaltune" else f"baselines.py:{name},subtype"
+    config = unpack(config_file.load(file))
+    assert unpack(ConfigDict(describe(config))) == config
+
+
 SHIPPED = [
-    *(name for name in config_file.names() if name != "hipt.py"),
+    *(name for name in config_file.names() if name not in ("hipt.py", "baselines.py")),
     "pancancer.py:demo",
     "pancancer.py:labels",
     "pancancer.py:clinical",
@@ -171,6 +205,9 @@ SHIPPED = [
     "hipt.py:blca,longnet",
     *(f"hipt.py:pancancer,mean_pool,{loss}" for loss in hipt.LOSSES if loss != "text"),
     "titan.py:brca",
+    *(f"baselines.py:{name},subtype" for name in baselines.MODELS),
+    "baselines.py:abmil,survival,hipt:brca",
+    "baselines.py:abmil,cox,demo",
 ]
 
 
@@ -192,8 +229,13 @@ def test_every_shipped_config_takes_a_step(name, data):
     folder, records, targets = data
     as_shipped = config_file.load(name)
     unpack(as_shipped)
-    tiny.shrink(as_shipped, as_shipped.model.encoder.name)
-    config = unpack(tiny.smallest(as_shipped))
+    if name.startswith("baselines.py"):
+        tiny.shrink_baseline(as_shipped)
+        as_shipped.pipeline.num_buckets = 1
+    else:
+        tiny.shrink(as_shipped, as_shipped.model.encoder.name)
+        as_shipped = tiny.smallest(as_shipped)
+    config = unpack(as_shipped)
     labels = supervise(records, load_encoder(folder / "sentences.npz"), config.loss)
     targets = dataclasses.replace(targets, supervision=labels)
     (_, modalities), *_ = config.compare
@@ -249,13 +291,26 @@ def test_watching_notes_reads_of_the_package_only(data):
     assert seen == {"MeshConfig.data", "MeshConfig.fsdp", "MeshConfig.sequence"}
 
 
+def read_by_baselines(seen: set[str]) -> None:
+    """Sizes of every baseline are read where it is built or where it runs."""
+    batch = jax.tree.map(jnp.asarray, draw((3, 2)))
+    for name, (kind, _) in BASELINES.items():
+        as_written = config_file.load(f"baselines.py:{name},subtype")
+        tiny.shrink_baseline(as_written)
+        model = watch(unpack(as_written).model, seen)
+        nnx.eval_shape(
+            lambda model=model: build_model(model, INPUTS, None, rngs=nnx.Rngs(0))(batch).embedding
+        )
+        assert all_fields(kind) <= seen
+
+
 def test_every_key_is_read(data, tmp_path, capsys):
     """A key that nothing reads is a promise that nothing keeps."""
     folder, records, targets = data
     seen: set[str] = set()
     as_written = tiny.smallest(tiny.config_dict(folder))
     as_written.loss = common.loss(
-        distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0
+        distillation=1.0, cox=1.0, discrete_hazard=1.0, ranking=1.0, text_similarity=1.0, cross_entropy=1.0
     )
     as_written.loss.cox.memory = 5
     as_written.loss.discrete_hazard.num_bins = 2
@@ -276,11 +331,12 @@ def test_every_key_is_read(data, tmp_path, capsys):
         with pytest.raises(InputError, match="encoder_weights"):
             build(watch(changed, seen), 0, BOTH, records, targets)
 
+    read_by_baselines(seen)
     source = dataclasses.replace(
         config.data, source="tcga_bench", path=str(tmp_path), directory=str(tmp_path / "new"), cohorts=()
     )
     with pytest.raises(InputError):
         prepare(watch(source, seen))
     prepare(watch(dataclasses.replace(config.data, directory=str(tmp_path / "simulated")), seen))
-    # The command line names the folder; the encoder by itself, which no experiment runs, may pool its tiles.
-    assert all_fields(Config) - seen == {"Config.name", "LongNetConfig.global_pool"}
+    # The command line names the folder.
+    assert all_fields(Config) - seen == {"Config.name"}

@@ -41,6 +41,7 @@ def draw(seed: int = 0, num: int = 200) -> tuple[dict[str, np.ndarray], pd.DataF
         "embedding": rng.normal(size=(num, 3, 4)),
         "risk": risk,
         "hazard": risk[:, None] + np.array([-1.0, 0.0]),
+        "classes": 3.0 * np.eye(5)[own] + rng.normal(size=(num, 5)),
         "similarity": 3.0 * np.eye(5)[own] + rng.normal(size=(num, 5)),
     }
     return {name: values.astype(np.float32) for name, values in outputs.items()}, table
@@ -138,7 +139,7 @@ def test_outputs_that_know_are_seen_to_and_splits_are_scored_apart():
     [
         pytest.param((), id="no head"),
         pytest.param(("risk",), id="one head"),
-        pytest.param(("hazard", "similarity"), id="two heads"),
+        pytest.param(("hazard", "classes", "similarity"), id="three heads"),
     ],
 )
 def test_only_heads_that_are_there_have_rows(heads):

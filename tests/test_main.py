@@ -69,10 +69,12 @@ def test_a_run_prints_its_table_and_writes_its_files(folder, finished):
     ):
         assert line in finished.stdout
     workdir = folder / "runs/tiny"
-    assert {path.name for path in workdir.iterdir()} == {"full", "results.csv", "results.json", "results.png"}
+    assert {path.name for path in workdir.iterdir()} == {
+        *("full", "manifest.json", "results.csv", "results.json", "results.png")
+    }
     assert {path.name for path in (workdir / "full/seed0").iterdir()} == {
-        *("checkpoints", "config.json", "embeddings.npz", "metrics.jsonl", "probes.csv", "probes.json"),
-        *("probes_val.csv", "tensorboard", "training.png"),
+        *("case_scores.csv", "checkpoints", "config.json", "embeddings.npz", "manifest.json"),
+        *("metrics.jsonl", "probes.csv", "probes.json", "probes_val.csv", "tensorboard", "training.png"),
     }
     results = pd.read_csv(workdir / "results.csv")
     overall = results[(results.split == "test") & (results.site == "overall")].set_index("target")["value"]

@@ -19,6 +19,7 @@ MESHES = {
     "fsdp": (1, 8, 1),
     "sequence": (1, 1, 8),
     "data x fsdp x sequence": (2, 2, 2),
+    "data x fsdp x sequence, layers scanned": (2, 2, 2),
 }
 
 SCRIPT = """
@@ -49,6 +50,8 @@ model = dataclasses.replace(
 for name, shape in ({"one": (1, 1, 1)} | MESHES).items():
     if num_processes > 1 and name != "data x fsdp x sequence":
         continue
+    scanned = dataclasses.replace(encoder, scan_layers=True, remat=True)
+    model = dataclasses.replace(model, encoder=scanned if "scanned" in name else encoder)
     config = dataclasses.replace(config, model=model, mesh=partitioning.MeshConfig(*shape))
     run, state = train.build(config, 0, ("slides",), records, targets)
     batches = iter(train_batches(

@@ -245,7 +245,9 @@ def test_a_head_that_diverged_predicts_nothing():
     ("changes", "message"),
     [
         pytest.param({"risk": np.zeros(3)}, "3 rows of risk for 4 cases", id="rows"),
-        pytest.param({"similarity": np.zeros((4, 3))}, "similarities to 3 classes, of which 5", id="classes"),
+        pytest.param(
+            {"similarity": np.zeros((4, 3))}, "similarity has logits of 3 classes, of which 5", id="classes"
+        ),
         pytest.param({"hazard": np.zeros((4, 4))}, "hazards of 4 bins, but brca has 2", id="bins"),
     ],
 )

@@ -10,12 +10,12 @@ import pytest
 
 from configs import common
 from docs import draw_data_flow, list_config_keys
-from modaltune_jax import command, example, experiment, inspect, main, pack
+from modaltune_jax import command, evaluate, example, experiment, inspect, main, pack
 from modaltune_jax.config import unpack
 from modaltune_jax.convert import __main__ as convert
-from modaltune_jax.evaluate import check_selection
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.inputs.transforms import fit_transforms
+from modaltune_jax.selection import check_selection
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -54,8 +54,8 @@ def check(words: list[str]) -> None:
             assert (ROOT / "pyproject.toml").is_file()
         case ["hf", "auth" | "download", *_]:
             pass  # another project's command, which goes to the network
-        case ["python", "-m", "modaltune_jax.convert", *arguments]:
-            convert._parser().parse_args(arguments)
+        case ["python", "-m", "modaltune_jax.convert" | "modaltune_jax.evaluate" as name, *arguments]:
+            (evaluate if name.endswith("evaluate") else convert)._parser().parse_args(arguments)
         case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
             main.main(arguments)
         case ["python", "-m", "modaltune_jax.example", *arguments]:
@@ -133,7 +133,13 @@ def test_linked_and_named_files_exist(page):
     "folder",
     [
         "modaltune_jax",
-        *(f"modaltune_jax/{room}" for room in ("inputs", "inspection", "packing", "models", "convert")),
+        *(
+            f"modaltune_jax/{room}"
+            for room in (
+                *("inputs", "inspection", "packing", "models", "convert", "metrics", "plots"),
+                *("evaluation", "reporting", "sweeping"),
+            )
+        ),
     ],
 )
 def test_design_names_every_module(folder):

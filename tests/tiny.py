@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -42,12 +43,64 @@ def config_dict(folder: Path, encoder: str = "longnet") -> ConfigDict:
     return config
 
 
-def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
-    """Any config in seconds: same structure, tiny sizes."""
+LONGNET = {
+    "in_dim": 12,
+    "width": 16,
+    "depth": 2,
+    "num_heads": 4,
+    "ffn_dim": 32,
+    "segment_lengths": (8, 32),
+    "dilated_ratios": (1, 2),
+}
+
+ABMIL = {"hidden_dim": 8, "num_layers": 2, "attention_dim": 4}
+TRANSMIL = {"dim": 8, "num_heads": 2, "num_landmarks": 3, "value_kernel": 5, "position_kernels": (5, 3)}
+SNN = {"widths": (8, 6)}
+PATHWAYS = {"latent_dim": 8, "depth": 1, "num_tokens": 3}
+BASELINE_SIZES: dict[str, dict[str, Any]] = {
+    "slide_encoder": {"encoder": LONGNET},
+    "tile_mean": {},
+    "mean_pool": {"hidden_dim": 8},
+    "abmil": ABMIL,
+    "transmil": TRANSMIL,
+    "abmil_cat": {"slides": ABMIL, "expression": SNN, "fusion_dim": 8},
+    "transmil_cat": {"slides": TRANSMIL, "expression": SNN, "fusion_dim": 8},
+    "slide_encoder_cat": {"encoder": LONGNET, "expression": SNN, "fusion_dim": 8},
+    "expression_linear": {},
+    "mlp": {"widths": (16, 8)},
+    "snn": {"widths": (16, 8)},
+    "sparse_mlp": {"latent_dim": 4, "width": 16},
+    "gene_mixer": {"pathways": PATHWAYS, "dim": 16},
+    "clinical_linear": {},
+    "mcat": {
+        "dim": 8,
+        "transformer": {"depth": 1, "num_heads": 2, "ffn_dim": 16},
+        "fusion": "bilinear",
+        "bilinear_dim": 4,
+    },
+    "survpath": {"token_dim": 8, "attention_dim": 6, "hidden_dim": 16},
+}
+"""Tiny sizes of every baseline."""
+
+
+def shrink_baseline(config: ConfigDict) -> None:
+    """A config of configs/baselines.py in seconds."""
+    config.model.in_dim = 12
+    config.model.sizes.update(BASELINE_SIZES[config.model.name])
+    config.encoder_weights.update({"init": "random", "path": ""})
+    shrink_data(config)
+
+
+def shrink_data(config: ConfigDict) -> None:
     config.seeds = (0,)
     config.pipeline.update({"batch_size": 8, "num_buckets": 2, "multiple": 8, "max_tiles": 24})
     config.loss.discrete_hazard.num_bins = 2
     config.loss.cox.memory = min(config.loss.cox.memory, 6)
+
+
+def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
+    """Any config of ModalTune in seconds: same structure, tiny sizes."""
+    shrink_data(config)
     if encoder == "mean_pool":
         config.model.encoder = common.mean_pool(in_dim=12, width=16)
         config.model.encoder.depth = 2
@@ -64,20 +117,10 @@ def shrink(config: ConfigDict, encoder: str = "longnet") -> None:
             }
         )
     else:
-        config.model.encoder.update(
-            {
-                "in_dim": 12,
-                "width": 16,
-                "depth": 2,
-                "num_heads": 4,
-                "ffn_dim": 32,
-                "segment_lengths": (8, 32),
-                "dilated_ratios": (1, 2),
-            }
-        )
+        config.model.encoder.update(LONGNET)
     config.encoder_weights.update({"init": "random", "path": ""})
     config.model.adapter.update({"stages": ((0, 1), (1, 2)), "num_extra_extractors": 1, "num_heads": 2})
-    config.model.pathways.update({"latent_dim": 8, "depth": 1, "num_tokens": 3})
+    config.model.pathways.update(PATHWAYS)
     config.model.embedding_dim = 16
 
 

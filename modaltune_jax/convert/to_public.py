@@ -103,8 +103,13 @@ def _of_run(folder: Path) -> tuple[rules.Params, str, dict[str, Any] | None, str
     from modaltune_jax.checkpoints import Checkpoints
     from modaltune_jax.experiment import config_of_run
     from modaltune_jax.inputs.records import Records
+    from modaltune_jax.models.modaltune import ModelConfig
 
     config = config_of_run(folder)
+    if not isinstance(config.model, ModelConfig):
+        raise InputError(
+            f"{folder} holds a run of the baseline {config.model.name}, which has no public form"
+        )
     records = Records(config.data.directory)
     with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
         restored = checkpoints.restore_as_saved("best")

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from modaltune_jax.losses import discrete_hazard, distillation, text_similarity
 from modaltune_jax.losses.cox import cox, is_known
+from modaltune_jax.losses.cross_entropy import class_of, cross_entropy
 from modaltune_jax.losses.ranking import comparable, ranking
 from modaltune_jax.losses.risk_memory import RiskMemory
 from modaltune_jax.models.heads import Predictions
@@ -116,6 +117,21 @@ class TextSimilarityConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CrossEntropyConfig:
+    """Cross entropy of the class head, among the classes of a case's own site.
+
+    Attributes:
+      weight: factor of the term; 0 leaves it out.
+      ramp_epochs: epochs in which the factor grows from 0; 0 for none.
+      is_balanced: classes weigh the same however many training cases they have.
+    """
+
+    weight: float
+    ramp_epochs: float
+    is_balanced: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Terms of the loss.
 
@@ -128,12 +144,18 @@ class LossConfig:
     discrete_hazard: DiscreteHazardConfig
     ranking: RankingConfig
     text_similarity: TextSimilarityConfig
+    cross_entropy: CrossEntropyConfig
     uncertainty: bool
 
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the terms that count."""
         return tuple(name for name in TERMS if getattr(self, name).weight > 0)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text encoder is needed."""
+        return bool({"distillation", "text_similarity"} & set(self.terms))
 
 
 class LabelSpace(NamedTuple):
@@ -271,16 +293,32 @@ def _discrete_hazard(config: DiscreteHazardConfig, embedding, predictions, batch
 def _text_similarity(config: TextSimilarityConfig, embedding, predictions, batch, labels, memory) -> Term:
     logits = similarity_logits(predictions, labels.bank)
     own = text_similarity.allowed_classes(batch.site, labels.class_site)
-    first = jnp.argmax(own, axis=1)
-    known = (batch.subtype >= 0) & (batch.weight > 0) & own.any(axis=1)
+    known = _has_class(batch, labels)
     values = text_similarity.softmax_cross_entropy(
         logits,
-        jnp.where(known, first + batch.subtype, -1),
+        class_of(batch.site, batch.subtype, labels.class_site),
         known,
         allowed=own if config.scope == "site" else None,
         class_weight=labels.class_weight if config.is_balanced else None,
     )
     return Term(values.sum(), known.sum().astype(jnp.float32))
+
+
+def _cross_entropy(config: CrossEntropyConfig, embedding, predictions, batch, labels, memory) -> Term:
+    known = _has_class(batch, labels)
+    values = cross_entropy(
+        predictions.classes,
+        batch.site,
+        batch.subtype,
+        labels.class_site,
+        known,
+        class_weight=labels.class_weight if config.is_balanced else None,
+    )
+    return Term(values.sum(), known.sum().astype(jnp.float32))
+
+
+def _has_class(batch: Batch, labels: LabelSpace) -> Bool[Array, "b"]:
+    return (class_of(batch.site, batch.subtype, jnp.asarray(labels.class_site)) >= 0) & (batch.weight > 0)
 
 
 def similarity_logits(predictions: Predictions, bank: Float[Array, "k d"]) -> Float[Array, "b k"]:
@@ -296,5 +334,6 @@ TERMS: dict[str, Callable[..., Term]] = {
     "discrete_hazard": _discrete_hazard,
     "ranking": _ranking,
     "text_similarity": _text_similarity,
+    "cross_entropy": _cross_entropy,
 }
 """By the name that the config uses."""

@@ -26,16 +26,21 @@ class HeadsConfig:
     Attributes:
       has_risk: one number a case, a log hazard ratio.
       num_bins: logits of discrete hazards, one a bin; 0 for none.
+      num_classes: logits of the classes of all sites; 0 for none.
       text_dim: width of the text vectors to be similar to; 0 for none.
       temperature: of the similarities; 0 learns it.
       terms: losses whose log variance is learnt, by name.
+      is_standardised: heads read embeddings of mean 0 and variance 1, as the distillation leaves their scale
+        free; False for the plain linear heads of a model without it.
     """
 
     has_risk: bool = False
     num_bins: int = 0
+    num_classes: int = 0
     text_dim: int = 0
     temperature: float = 0.0
     terms: tuple[str, ...] = ()
+    is_standardised: bool = True
 
 
 class Predictions(NamedTuple):
@@ -44,6 +49,7 @@ class Predictions(NamedTuple):
     Attributes:
       risk: `[b]` log hazard ratio, higher is worse; only differences mean something.
       hazard: `[b, c]` logits of the discrete hazards.
+      classes: `[b, k]` logits of the classes of all sites.
       text: `[b, d]` a vector in the space of the text encoder.
       log_scale: `[]` logarithm of the inverse temperature of similarities to `text`.
       log_variance: by term, `[]` each.
@@ -51,13 +57,14 @@ class Predictions(NamedTuple):
 
     risk: Float[Array, "b"] | None = None
     hazard: Float[Array, "b c"] | None = None
+    classes: Float[Array, "b k"] | None = None
     text: Float[Array, "b d"] | None = None
     log_scale: Float[Array, ""] | None = None
     log_variance: dict[str, Float[Array, ""]] | None = None
 
 
 class Heads(nnx.Module):
-    """Linear heads on standardised task embeddings: survival for risk and hazards, diagnosis for similarity.
+    """Linear heads on task embeddings: survival for risk and hazards, diagnosis for classes and similarity.
 
     Args:
       config: which ones.
@@ -68,7 +75,9 @@ class Heads(nnx.Module):
         # A bias of the risk would add the same to all cases, of which the losses see differences only.
         self.risk = Linear(dim, 1, use_bias=False, rngs=rngs) if config.has_risk else None
         self.hazard = linear(dim, config.num_bins, rngs=rngs) if config.num_bins else None
+        self.classes = linear(dim, config.num_classes, rngs=rngs) if config.num_classes else None
         self.text = linear(dim, config.text_dim, rngs=rngs) if config.text_dim else None
+        self.is_standardised = config.is_standardised
         self.fixed_temperature = config.temperature
         is_learnt = config.text_dim > 0 and not config.temperature
         # As a bare Python number it is of a weak type, which updates change: the step would compile again.
@@ -77,10 +86,11 @@ class Heads(nnx.Module):
 
     def __call__(self, embedding: Float[Array, "b t e"]) -> Predictions:
         """Predictions of every case from its task embeddings; a model of one task serves all heads."""
-        survival, diagnosis = _of_task(embedding, "survival"), _of_task(embedding, "diagnosis")
+        survival, diagnosis = self._of_task(embedding, "survival"), self._of_task(embedding, "diagnosis")
         return Predictions(
             risk=None if self.risk is None else self.risk(survival)[:, 0],
             hazard=None if self.hazard is None else self.hazard(survival),
+            classes=None if self.classes is None else self.classes(diagnosis),
             text=None if self.text is None else self.text(diagnosis),
             log_scale=None if self.text is None else self._log_scale(),
             log_variance={term: value[...] for term, value in self.log_variance.items()} or None,
@@ -92,11 +102,9 @@ class Heads(nnx.Module):
         # A share of the limit: cut off at the limit, it would get no gradient to come back.
         return MAX_LOG_SCALE * jax.nn.sigmoid(self.temperature[...])
 
-
-def _of_task(embedding: Float[Array, "b t e"], task: str) -> Float[Array, "b e"]:
-    """A task's embedding with mean 0 and variance 1, as the distillation leaves its scale free."""
-    of_task = embedding[:, TASKS.index(task) if embedding.shape[1] > 1 else 0]
-    return jax.nn.standardize(of_task, epsilon=LAYER_NORM_EPS)
+    def _of_task(self, embedding: Float[Array, "b t e"], task: str) -> Float[Array, "b e"]:
+        of_task = embedding[:, TASKS.index(task) if embedding.shape[1] > 1 else 0]
+        return jax.nn.standardize(of_task, epsilon=LAYER_NORM_EPS) if self.is_standardised else of_task
 
 
 def _sigmoid_inverse() -> float:

@@ -27,10 +27,12 @@ class ModalInputs(NamedTuple):
     Attributes:
       gene_groups: gene indices of each pathway.
       num_clinical: number of clinical values k.
+      num_genes: number of expression values, for models that see more of them than the pathways hold.
     """
 
     gene_groups: tuple[np.ndarray, ...]
     num_clinical: int
+    num_genes: int = 0
 
 
 @runtime_checkable

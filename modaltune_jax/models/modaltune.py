@@ -54,6 +54,11 @@ class ModelConfig:
     fusion: str
     embedding_dim: int
 
+    @property
+    def in_dim(self) -> int:
+        """Width of a tile feature."""
+        return self.encoder.in_dim
+
 
 class ModalTuneOutput(NamedTuple):
     """What a forward pass gives.

@@ -45,15 +45,20 @@ class PathwayNetworks(nnx.Module):
 
     The first layers are ragged (1 to 199 genes): one weight row a membership, summed by segment. The
     second layers are one batched product.
+
+    Args:
+      groups: gene indices of each pathway.
+      latent: channels c of a pathway.
+      rate: of alpha dropout.
     """
 
-    def __init__(self, groups: Sequence[np.ndarray], config: PathwayConfig, *, rngs: nnx.Rngs):
-        num_pathways, latent = len(groups), config.latent_dim
+    def __init__(self, groups: Sequence[np.ndarray], latent: int, rate: float, *, rngs: nnx.Rngs):
+        num_pathways = len(groups)
         # Tuples, not arrays: these are structure, not state.
         self.gene_index = tuple(int(i) for group in groups for i in group)
         self.pathway_index = tuple(p for p, group in enumerate(groups) for _ in group)
         self.num_pathways = num_pathways
-        self.rate = config.dropout
+        self.rate = rate
         fan_in = np.repeat([len(g) for g in groups], [len(g) for g in groups])[:, None]
         normal = jax.random.normal(rngs.params(), (len(self.gene_index), latent))
         self.kernel1 = nnx.Param(normal * fan_in**-0.5)
@@ -123,7 +128,7 @@ class PathwayEncoder(nnx.Module):
     def __init__(self, groups: Sequence[np.ndarray], dim: int, config: PathwayConfig, *, rngs: nnx.Rngs):
         self.measured = tuple(len(g) > 0 for g in groups)
         self.num_tokens = config.num_tokens
-        self.networks = PathwayNetworks(groups, config, rngs=rngs)
+        self.networks = PathwayNetworks(groups, config.latent_dim, config.dropout, rngs=rngs)
         self.blocks = nnx.List([MixerBlock(len(groups), config, rngs=rngs) for _ in range(config.depth)])
         self.norm = layer_norm(config.latent_dim, rngs=rngs)
         self.proj = linear(config.latent_dim, dim, LECUN_NORMAL, rngs=rngs)

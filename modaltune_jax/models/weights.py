@@ -15,7 +15,9 @@ from modaltune_jax.convert.locate import locate
 from modaltune_jax.convert.rules import Params
 from modaltune_jax.convert.slide_encoders import kind_of, read
 from modaltune_jax.convert.tensor_file import open_tensors
+from modaltune_jax.models.baselines.baseline import Baseline
 from modaltune_jax.models.encoders import EncoderConfig
+from modaltune_jax.models.encoders.base import SlideEncoder
 from modaltune_jax.models.modaltune import ModalTune
 from modaltune_jax.types import InputError
 
@@ -45,36 +47,47 @@ class AdapterWeightsConfig:
     path: str
 
 
-def load_encoder_weights(model: ModalTune, config: EncoderWeightsConfig, encoder: EncoderConfig) -> str:
-    """Fills `model.encoder` in place and returns a sha256 that names the weights.
+def load_encoder_weights(
+    encoder: SlideEncoder | None, config: EncoderWeightsConfig, sizes: EncoderConfig | None
+) -> str:
+    """Fills an encoder in place and returns a sha256 that names the weights; `""` for a model without.
 
     Raises:
       InputError: no such file, names or shapes that do not fit, an unknown `init`.
     """
-    abstract = nnx.to_pure_dict(nnx.state(model.encoder))
+    if encoder is None or sizes is None:
+        return ""
+    abstract = nnx.to_pure_dict(nnx.state(encoder))
     if config.init == "random":
         return param_file.fingerprint(abstract)
     if config.init != "file":
         raise InputError(f'encoder_weights.init is {config.init!r}; it must say "file" or "random"')
-    kind = kind_of(encoder)
+    kind = kind_of(sizes)
     if not config.path:
         raise InputError(f'encoder_weights.path is empty; give the file of the {kind} weights, "hf:{kind}"')
     with open_tensors(_find("encoder_weights", config.path, kind)) as file:
         params = read(file, kind, abstract)
-    nnx.update(model.encoder, jax.tree.map(jnp.asarray, params))
+    nnx.update(encoder, jax.tree.map(jnp.asarray, params))
     return param_file.fingerprint(params)
 
 
 def load_adapter_weights(
-    model: ModalTune, config: AdapterWeightsConfig, encoder: EncoderConfig, encoder_hash: str
+    model: ModalTune | Baseline,
+    config: AdapterWeightsConfig,
+    encoder: EncoderConfig | None,
+    encoder_hash: str,
 ) -> None:
     """Fills everything but `model.encoder` in place, where the config names a file.
 
     Raises:
-      InputError: no such file, weights that do not fit, or an adapter of another encoder.
+      InputError: no such file, weights that do not fit, an adapter of another encoder, or a model without.
     """
     if not config.path:
         return
+    if not isinstance(model, ModalTune) or encoder is None:
+        raise InputError(
+            f"config.adapter_weights.path is {config.path!r}, but a baseline has no adapter: set it to ''"
+        )
     abstract: Params = nnx.to_pure_dict(nnx.state(model))
     for part in ("encoder", "heads"):  # heads start anew: the public model has none
         abstract.pop(part, None)

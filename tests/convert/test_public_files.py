@@ -71,7 +71,7 @@ def model_of(name, folder):
             assert file.metadata["source_sha256"] == report.source_sha256
     model = ModalTune(config, ModalInputs(module.GROUPS, 5), rngs=nnx.Rngs(1))
     settings = start_weights.EncoderWeightsConfig("file", str(encoder))
-    digest = start_weights.load_encoder_weights(model, settings, config.encoder)
+    digest = start_weights.load_encoder_weights(model.encoder, settings, config.encoder)
     settings = start_weights.AdapterWeightsConfig(str(adapter))
     start_weights.load_adapter_weights(model, settings, config.encoder, digest)
     return model, golden, module, source, adapter, encoder

@@ -1,5 +1,6 @@
 """The order and shapes of batches."""
 
+import itertools
 import pickle
 from collections import Counter
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modaltune_jax.inputs.plan import BatchPlan, stream
+from modaltune_jax.inputs.plan import BatchPlan, fewest_rows, stream
 from modaltune_jax.types import InputError
 
 LENGTHS = np.random.default_rng(0).integers(0, 64, 50)
@@ -54,9 +55,62 @@ def test_every_case_comes_once_an_epoch(lengths, batch_size, tokens_per_batch, n
             assert len(step.rows) % num_shards == 0
             assert len(step.rows) <= max(num_shards, min(batch_size, tokens_per_batch // step.bucket))
             assert (step.rows >= 0).any()
-            smaller = max((bucket for bucket in plan.buckets if bucket < step.bucket), default=-1)
-            for row in step.rows[step.rows >= 0]:
-                assert smaller < lengths[row] <= step.bucket
+            assert all(lengths[row] <= step.bucket for row in step.rows[step.rows >= 0])
+        rows = sum(len(step.rows) * step.bucket for step in steps)
+        assert plan.waste == pytest.approx(1 - sum(lengths) / rows)
+
+
+@given(
+    cases=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(1, 20)), min_size=1, max_size=5
+    )
+)
+@settings(deadline=None)
+def test_no_other_way_takes_fewer_rows(cases):
+    """Every bucket's rest may fill a batch of its own or go on: all ways, one by one."""
+    counts, sizes, _ = zip(*cases, strict=True)
+    buckets = np.cumsum([step for _, _, step in cases]).tolist()
+    fewest = np.inf
+    for goes_on in itertools.product((False, True), repeat=len(cases)):
+        left = rows = 0
+        for count, size, bucket, go in zip(counts, sizes, buckets, goes_on, strict=True):
+            full, rest = divmod(count + left, size)
+            left = rest if go else 0
+            rows += (full + (rest > 0 and not go)) * size * bucket
+        fewest = min(fewest, rows if not left else np.inf)
+    found = fewest_rows(counts, sizes, buckets)
+    assert sum(n * size * bucket for n, size, bucket in zip(found, sizes, buckets, strict=True)) == fewest
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_what_is_left_over_takes_the_place_of_filler(seed):
+    """Three of length 15 fill no batch of two; the third completes that of the longer bag."""
+    plan = make_plan(np.array([15, 15, 15, 31]), batch_size=2, seed=seed)
+    steps = sorted(epoch_of(plan, 0), key=lambda step: step.bucket)
+    assert [(step.bucket, len(step.rows)) for step in steps] == [(15, 2), (31, 2)]
+    assert 3 in steps[1].rows
+    assert plan.filler == 0
+    assert plan.describe() == (
+        "2 batches an epoch in 2 shapes (cases x tiles: 2 x 15, 2 x 31); 17.4% of them is padding"
+    )
+
+
+def test_those_left_over_change_from_epoch_to_epoch():
+    plan = make_plan(np.array([15, 15, 15, 31]), batch_size=2)
+    beside = {
+        int(row)
+        for epoch in range(30)
+        for step in epoch_of(plan, epoch)
+        if 3 in step.rows
+        for row in step.rows
+    }
+    assert beside == {0, 1, 2, 3}
+
+
+def test_filler_is_taken_where_it_costs_less():
+    """One short case beside no filler is padded to its own bucket, and not to four times that."""
+    plan = make_plan(np.array([15, 63]), tokens_per_batch=63, batch_size=1)
+    assert {step.bucket for step in epoch_of(plan, 0)} == {15, 63}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def case(seed=0, num=8):
     embedding, targets = normal(num, 3, 6), normal(num, 3, 6)
     said = Predictions(
         risk=normal(num), hazard=normal(num, 3), text=normal(num, 5), log_scale=np.float32(1.0)
-    )
+    )._replace(classes=normal(num, 4))
     unused = {name: np.zeros((num, 1), np.float32) for name in Batch._fields}
     batch = Batch(**{**unused, **{k: np.resize(v, num) for k, v in LABELS.items()}, "targets": targets})
     batch = batch._replace(index=np.arange(num, dtype=np.int32))
@@ -77,21 +77,24 @@ def expected() -> dict[str, float]:
             for i, s in enumerate(strata["strata"])
         ]
     )
-    logits = similarity_logits(said, jnp.asarray(SPACE.bank))
     subtype = jnp.asarray(LABELS["subtype"])
     own = [(row, slice(0, 2) if LABELS["site"][row] == 0 else slice(2, 4)) for row in (0, 1, 3, 4, 6)]
-    entropy = [
-        float(softmax_cross_entropy(logits[row : row + 1, span], subtype[row : row + 1])[0])
-        * float(SPACE.class_weight[span][LABELS["subtype"][row]])
-        for row, span in own
-    ]
+
+    def entropy(logits):
+        return [
+            float(softmax_cross_entropy(logits[row : row + 1, span], subtype[row : row + 1])[0])
+            * float(SPACE.class_weight[span][LABELS["subtype"][row]])
+            for row, span in own
+        ]
+
     pairs = ranking(*survival, **strata)
     return {
         "distillation": float(kl_to_text(embedding[:7], batch.targets[:7]).mean()),
         "cox": float(cox(*survival, **strata).sum() / 4),
         "discrete_hazard": float(nll(said.hazard[KNOWN], jnp.asarray(bins), event).mean()),
         "ranking": float(pairs.sum() / jnp.sum(pairs > 0)),
-        "text_similarity": float(np.mean(entropy)),
+        "text_similarity": float(np.mean(entropy(similarity_logits(said, jnp.asarray(SPACE.bank))))),
+        "cross_entropy": float(np.mean(entropy(said.classes))),
     }
 
 
@@ -110,6 +113,7 @@ def test_terms_add_up():
         "discrete_hazard": 0.2,
         "ranking": 0.3,
         "text_similarity": 0.5,
+        "cross_entropy": 0.7,
     }
     value, values, _ = terms(loss(**weights))
     assert list(values) == list(TERMS)
@@ -128,14 +132,20 @@ def test_cases_without_the_label_get_no_gradient(name):
     embedding_grad, said_grad = jax.grad(value)((embedding, said))
     grad = {"distillation": embedding_grad, "cox": said_grad.risk, "ranking": said_grad.risk}
     grad |= {"discrete_hazard": said_grad.hazard, "text_similarity": said_grad.text}
-    counted = {"distillation": np.arange(8) < 7, "text_similarity": LABELS["subtype"] >= 0}.get(name, KNOWN)
+    grad |= {"cross_entropy": said_grad.classes}
+    has_class = LABELS["subtype"] >= 0
+    counted = {
+        "distillation": np.arange(8) < 7,
+        "text_similarity": has_class,
+        "cross_entropy": has_class,
+    }.get(name, KNOWN)
     sizes = np.abs(np.asarray(grad[name])).reshape(8, -1).max(axis=1)
     assert np.isfinite(sizes).all()
     assert (sizes[~counted] == 0).all()
     assert (sizes[counted] > 0).all()
 
 
-@pytest.mark.parametrize("name", ["cox", "discrete_hazard", "ranking", "text_similarity"])
+@pytest.mark.parametrize("name", ["cox", "discrete_hazard", "ranking", "text_similarity", "cross_entropy"])
 def test_a_batch_without_any_label_costs_nothing(name):
     nothing = {"event": jnp.full(8, -1), "subtype": jnp.full(8, -1)}
     value, values, _ = terms(loss(**{name: 1.0}), **nothing)
@@ -192,6 +202,7 @@ def test_learnt_balance():
         pytest.param("discrete_hazard", "alpha", 0.5, id="alpha"),
         pytest.param("text_similarity", "scope", "all", id="all classes compete"),
         pytest.param("text_similarity", "is_balanced", False, id="no class weights"),
+        pytest.param("cross_entropy", "is_balanced", False, id="no class weights, plain"),
     ],
 )
 def test_settings_reach_their_loss(term, key, value):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from modaltune_jax.models.heads import Heads, HeadsConfig
 
-ALL = HeadsConfig(has_risk=True, num_bins=3, text_dim=5, terms=("cox", "text_similarity"))
+ALL = HeadsConfig(has_risk=True, num_bins=3, num_classes=4, text_dim=5, terms=("cox", "text_similarity"))
 
 
 def embedding(tasks=3, seed=0):
@@ -17,7 +17,8 @@ def embedding(tasks=3, seed=0):
 
 def test_shapes():
     said = Heads(ALL, 6, rngs=nnx.Rngs(0))(embedding())
-    assert [said.risk.shape, said.hazard.shape, said.text.shape] == [(4,), (4, 3), (4, 5)]
+    shapes = [value.shape for value in said[:4]]
+    assert shapes == [(4,), (4, 3), (4, 4), (4, 5)]
     assert said.log_variance.keys() == {"cox", "text_similarity"}
     assert np.exp(-said.log_scale) == pytest.approx(0.07)
 
@@ -27,7 +28,7 @@ def test_absent_heads_say_nothing():
     assert (said.hazard, said.text, said.log_scale, said.log_variance) == (None, None, None, None)
 
 
-@pytest.mark.parametrize(("head", "task"), [("risk", 2), ("hazard", 2), ("text", 1)])
+@pytest.mark.parametrize(("head", "task"), [("risk", 2), ("hazard", 2), ("classes", 1), ("text", 1)])
 def test_a_head_reads_the_embedding_of_its_task(head, task):
     heads = Heads(ALL, 6, rngs=nnx.Rngs(0))
     grad = jax.grad(lambda x: jnp.sum(getattr(heads(x), head) ** 2))(embedding())
@@ -40,8 +41,15 @@ def test_a_head_reads_the_embedding_of_its_task(head, task):
 
 def test_the_scale_of_an_embedding_does_not_matter():
     heads = Heads(ALL, 6, rngs=nnx.Rngs(0))
-    for one, other in zip(heads(embedding())[:3], heads(50.0 * embedding())[:3], strict=True):
+    for one, other in zip(heads(embedding())[:4], heads(50.0 * embedding())[:4], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_plain_heads_are_linear_in_the_embedding():
+    heads = Heads(HeadsConfig(has_risk=True, num_classes=4, is_standardised=False), 6, rngs=nnx.Rngs(0))
+    one = heads(embedding())
+    np.testing.assert_allclose(one.risk, embedding()[:, 2] @ heads.risk.kernel[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one.classes, heads.classes(embedding()[:, 1]), rtol=1e-6)
 
 
 def test_a_fixed_temperature_is_not_learnt():

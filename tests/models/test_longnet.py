@@ -229,6 +229,48 @@ def test_remat_computes_layers_again_and_changes_no_gradient():
     assert products[1] - products[0] == small().depth * (5 + 2 * 2)
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_scanned_layers_are_layers_one_by_one(remat):
+    """Tokens, and gradients of tokens and of every parameter; from the second layer on, as in a stage."""
+    rates = {"dropout": 0.2, "activation_dropout": 0.1, "drop_path": 0.5}
+    model, key = small(depth=3, remat=remat, **rates), jax.random.key(2)
+    tokens, weight = embed(model, 12, 5), np.random.default_rng(0).normal(size=(2, 12, 16))
+
+    def both(model):
+        graphdef, params = nnx.split(model)
+
+        def loss(params, tiles):
+            after = nnx.merge(graphdef, params).run_blocks(tokens._replace(tiles=tiles), 1, 3, key)
+            real = jnp.arange(12) < tokens.length[:, None]
+            return jnp.sum(jnp.where(real[..., None], after.tiles, 0.0) * weight), after
+
+        (_, after), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, tokens.tiles)
+        return jax.device_get((after.cls, after.tiles[0], after.tiles[1, :5])), jax.device_get(gradients)
+
+    (one_by_one, gradients), (scanned, scanned_gradients) = (
+        both(model),
+        both(with_config(model, scan_layers=True)),
+    )
+    assert jax.tree.structure(gradients) == jax.tree.structure(scanned_gradients)
+    for a, b in zip(one_by_one, scanned, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients))
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(scanned_gradients), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_scanned_layers_make_no_larger_program():
+    """Products of the gradient; stacking the parameters is all that grows."""
+
+    def products(**changes):
+        model, (features, cells) = small(**changes), map(jnp.asarray, bags(1, 12))
+        run = jax.grad(lambda x: jnp.sum(model(x, cells, jnp.asarray([12]))))
+        return jax.jit(run).lower(features).as_text().count("dot_general")
+
+    assert products(depth=2, scan_layers=True) == products(depth=5, scan_layers=True)
+    assert products(depth=2) < products(depth=5)
+
+
 def test_bfloat16_stays_close_and_returns_float32():
     model = small()
     features, cells = bags(2, 12)

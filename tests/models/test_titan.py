@@ -286,6 +286,22 @@ def test_remat_computes_blocks_again_and_changes_no_gradient():
     assert "remat" not in str(jax.make_jaxpr(plain)(features))
 
 
+def test_scanned_blocks_are_blocks_one_by_one():
+    features, cells = bags(2, 12)
+    model = small(depth=3, remat=True)
+
+    def both(model):
+        run = jax.value_and_grad(lambda x: jnp.sum(model(x, cells, jnp.asarray([12, 5]))[:, 0]))
+        return run, jax.jit(run)(features)
+
+    (_, one_by_one), (scanned, same) = both(model), both(with_config(model, scan_layers=True))
+    np.testing.assert_allclose(same[0], one_by_one[0], rtol=1e-5)
+    np.testing.assert_allclose(same[1], one_by_one[1], rtol=1e-5, atol=1e-6)
+    deeper, _ = both(small(depth=5, remat=True, scan_layers=True))
+    products = [str(jax.make_jaxpr(run)(features)).count("dot_general") for run in (scanned, deeper)]
+    assert products[0] == products[1]
+
+
 def test_bfloat16_stays_close_and_returns_float32():
     model = small()
     features, cells = bags(2, 12)

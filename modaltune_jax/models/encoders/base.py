@@ -52,3 +52,13 @@ class SlideEncoder(Protocol):
     def pool(self, tokens: Tokens) -> Float[Array, "b d"]:
         """One vector a case, as the adapter path takes it (for LongNet: the class token, no norm)."""
         ...
+
+    def __call__(
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
+    ) -> Float[Array, "b d"]:
+        """The published embedding of the encoder by itself."""
+        ...

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from modaltune_jax.models.encoders.attention import IMPLEMENTATIONS, SAVED
 from modaltune_jax.models.encoders.base import Tokens
+from modaltune_jax.models.encoders.layer_loop import scan_layers
 from modaltune_jax.models.encoders.mean_pool import mean_of_tiles
 from modaltune_jax.models.encoders.positions import grid_positions
 from modaltune_jax.models.encoders.sequence_parallel import (
@@ -53,6 +54,8 @@ class LongNetConfig:
       remat: keep only the layers' inputs for the backward pass and compute the rest again. Without, matrix
         products and attention are kept too; norms, activations and the like are always computed again,
         which is faster than to write and read them.
+      scan_layers: compile the layers of an adapter's stage as a loop over one. Faster to compile, the same
+        numbers; without `remat` the loop needs more memory than layers one by one.
     """
 
     in_dim: int
@@ -70,6 +73,7 @@ class LongNetConfig:
     dtype: str = "float32"
     attention: str = "auto"
     remat: bool = False
+    scan_layers: bool = False
 
     def __post_init__(self):
         branches = f"segment_lengths {self.segment_lengths} and dilated_ratios {self.dilated_ratios}"
@@ -141,10 +145,14 @@ class LongNet(nnx.Module):
         return tokens.cls
 
     def __call__(
-        self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
     ) -> Float[Array, "b d"]:
         """The published slide embedding: both norms around the class token, or the mean of the tiles."""
-        tokens = self.run_blocks(self.embed(features, cells, length), 0, self.depth)
+        tokens = self.run_blocks(self.embed(features, cells, length), 0, self.depth, key)
         if self.config.global_pool:
             pooled = mean_of_tiles(self.encoder.layer_norm(tokens.tiles), length)
         else:
@@ -167,9 +175,9 @@ class Encoder(nnx.Module):
     """The stack of layers and its final norm."""
 
     def __init__(self, config: LongNetConfig, *, rngs: nnx.Rngs):
-        rates = np.linspace(0.0, config.drop_path, config.depth)
-        self.remat = config.remat
-        self.layers = nnx.List([EncoderLayer(config, float(rate), rngs=rngs) for rate in rates])
+        self.drop_path_rates = tuple(np.linspace(0.0, config.drop_path, config.depth).tolist())
+        self.remat, self.scan_layers = config.remat, config.scan_layers
+        self.layers = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.depth)])
         self.layer_norm = _layer_norm(config.width, 1e-5, rngs)
 
     def run_layers(
@@ -184,9 +192,17 @@ class Encoder(nnx.Module):
         policies = jax.checkpoint_policies
         kept = policies.save_only_these_names(_PRODUCT, SAVED, MASK)
         policy = policies.nothing_saveable if self.remat else kept
-        for i in range(start, stop):
-            layer = jax.checkpoint(self.layers[i].__call__, policy=policy)
-            x = layer(x, length, fold(key, i))
+
+        def run(layer, x, i, drop_path_rate):
+            # A loop keeps the two passes apart by itself.
+            layer = jax.checkpoint(layer.__call__, policy=policy, prevent_cse=not self.scan_layers)
+            return layer(x, length, fold(key, i), drop_path_rate)
+
+        layers, rates = self.layers[start:stop], self.drop_path_rates[start:stop]
+        if self.scan_layers and layers:
+            return scan_layers(run, layers, x, jnp.arange(start, stop), jnp.asarray(rates))
+        for i, layer, rate in zip(range(start, stop), layers, rates, strict=True):
+            x = run(layer, x, i, rate)
         return x
 
     def __call__(self, x: Float[Array, "b n d"], length: Int[Array, "b"]) -> Float[Array, "b n d"]:
@@ -197,24 +213,29 @@ class Encoder(nnx.Module):
 class EncoderLayer(nnx.Module):
     """A pre-norm layer with further norms inside (sub-LN): attention, then a feed-forward network."""
 
-    def __init__(self, config: LongNetConfig, drop_path_rate: float, *, rngs: nnx.Rngs):
-        self.dropout, self.drop_path = config.dropout, drop_path_rate
+    def __init__(self, config: LongNetConfig, *, rngs: nnx.Rngs):
+        self.dropout = config.dropout
         self.self_attn = SelfAttention(config, rngs=rngs)
         self.self_attn_layer_norm = _layer_norm(config.width, 1e-5, rngs)
         self.ffn = FeedForward(config, rngs=rngs)
         self.final_layer_norm = _layer_norm(config.width, 1e-5, rngs)
 
     def __call__(
-        self, x: Float[Array, "b n d"], length: Int[Array, "b"], key: jax.Array | None = None
+        self,
+        x: Float[Array, "b n d"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
+        drop_path_rate: float | Float[Array, ""] = 0.0,
     ) -> Float[Array, "b n d"]:
         """The residual stream `x`, float32, after both branches."""
-        update = self.self_attn(self.self_attn_layer_norm(x), length)
-        x = x + self._regularise(update, fold(key, 0), fold(key, 1))
-        update = self.ffn(self.final_layer_norm(x), fold(key, 2))
-        return x + self._regularise(update, fold(key, 3), fold(key, 4))
 
-    def _regularise(self, update, dropout_key, drop_path_key):
-        return drop_path(dropout(update, self.dropout, dropout_key), self.drop_path, drop_path_key)
+        def regularise(update, dropout_key, drop_path_key):
+            return drop_path(dropout(update, self.dropout, dropout_key), drop_path_rate, drop_path_key)
+
+        update = self.self_attn(self.self_attn_layer_norm(x), length)
+        x = x + regularise(update, fold(key, 0), fold(key, 1))
+        update = self.ffn(self.final_layer_norm(x), fold(key, 2))
+        return x + regularise(update, fold(key, 3), fold(key, 4))
 
 
 class SelfAttention(nnx.Module):

@@ -55,9 +55,14 @@ class MeanPool(nnx.Module):
         return tokens.cls
 
     def __call__(
-        self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
     ) -> Float[Array, "b d"]:
-        """Slide embedding."""
+        """Slide embedding; nothing in it is random."""
+        del key
         return self.pool(self.embed(features, cells, length))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from modaltune_jax.models.encoders.alibi import GridBias, head_slopes
 from modaltune_jax.models.encoders.attention import attend
 from modaltune_jax.models.encoders.base import Tokens
+from modaltune_jax.models.encoders.layer_loop import scan_layers
 from modaltune_jax.models.layers import LayerNorm, Linear, rowwise
 from modaltune_jax.partitioning import WHOLE_CASES, per_case
 from modaltune_jax.types import InputError
@@ -34,6 +36,8 @@ class TitanConfig:
       dtype: of matrix products and attention. Normalisation, softmax, distances, activation, residual
         stream and parameters are float32 in any case.
       remat: keep only the blocks' inputs for the backward pass and compute the rest again.
+      scan_layers: compile the blocks of an adapter's stage as a loop over one. Faster to compile, the same
+        numbers; without `remat` the loop needs more memory than blocks one by one.
     """
 
     in_dim: int
@@ -45,6 +49,7 @@ class TitanConfig:
     num_caption_queries: int
     dtype: str = "float32"
     remat: bool = False
+    scan_layers: bool = False
 
     def __post_init__(self):
         heads = ("num_heads", "pooler_heads")
@@ -83,7 +88,7 @@ class Titan(nnx.Module):
     def __init__(self, config: TitanConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.in_dim, self.width, self.depth = config.in_dim, config.width, config.depth
-        self.num_heads, self.remat = config.num_heads, config.remat
+        self.num_heads, self.remat, self.scan_layers = config.num_heads, config.remat, config.scan_layers
         width, queries = config.width, config.num_caption_queries
         self.cls_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
         self.patch_embed = nnx.List([_linear(config.in_dim, width, config, rngs)])
@@ -107,9 +112,17 @@ class Titan(nnx.Module):
         cells = jnp.pad(tokens.cells, ((0, 0), (1, 0), (0, 0)))
         placed = jnp.broadcast_to(jnp.arange(x.shape[1]) > 0, x.shape[:2])
         bias = GridBias(cells, placed, jnp.asarray(head_slopes(self.num_heads)))
-        for i in range(start, stop):
-            block = jax.checkpoint(self.blocks[i].__call__) if self.remat else self.blocks[i]
-            x = block(x, tokens.length + 1, bias)
+
+        def run(block, x):
+            # A loop keeps the two passes apart by itself.
+            block = jax.checkpoint(block.__call__, prevent_cse=not self.scan_layers) if self.remat else block
+            return block(x, tokens.length + 1, bias)
+
+        blocks = self.blocks[start:stop]
+        if self.scan_layers and blocks:
+            x = scan_layers(run, blocks, x)
+        else:
+            x = functools.reduce(lambda x, block: run(block, x), blocks, x)
         return tokens._replace(cls=x[:, 0], tiles=x[:, 1:])
 
     def pool(self, tokens: Tokens) -> Float[Array, "b d"]:
@@ -139,9 +152,14 @@ class Titan(nnx.Module):
         return pooled @ self.proj[...] if project else pooled
 
     def __call__(
-        self, features: Float[Array, "b l f"], cells: Int[Array, "b l 2"], length: Int[Array, "b"]
+        self,
+        features: Float[Array, "b l f"],
+        cells: Int[Array, "b l 2"],
+        length: Int[Array, "b"],
+        key: jax.Array | None = None,
     ) -> Float[Array, "b d"]:
-        """The published slide embedding."""
+        """The published slide embedding; nothing in it is random."""
+        del key
         return self.slide_embedding(features, cells, length)
 
     def _pool(self, pooler: AttentionPool, tokens: Tokens) -> Float[Array, "b q d"]:
