@@ -5,9 +5,9 @@
 
 Prov-GigaPath, adapter, three tasks and AdamW as the default config has them, bfloat16, the attention
 kernels of TPUs; shapes alone, no weights. Memory and collectives are the compiler's own, of one chip; nothing
-is executed. The compiler counts the FLOPs and bytes of a loop as those of one round, so with layers scanned
-they are left out; "model" is what a chip has to do by the formula of `model_flops.py`, which counts nothing
-twice. Fails if a plan needs more memory than a chip has.
+is executed. Of a loop the compiler tells FLOPs and bytes of one round, so with layers scanned they are left
+out, and collectives are those of one round; "model" is what a chip has to do by the formula of
+`model_flops.py`, which counts nothing twice. Fails if a plan needs more memory than a chip has.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ TOPOLOGIES = {
 }
 TOPOLOGIES["v6e"] = TOPOLOGIES["v5e"]
 """Slices by number of chips; a mesh takes the smallest that holds it."""
+
+
+_COLLECTIVE = re.compile(
+    r" = (.*?) (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(-start)?\("
+)
+_ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +164,6 @@ def make_config(arguments: argparse.Namespace) -> Any:
 
 def facts(compiled: Any, memory: float, *, has_loops: bool) -> dict[str, Any]:
     """What the compiler says of a program, of each chip."""
-    from benchmarks.collectives import collectives
-
     cost, text = compiled.cost_analysis(), compiled.as_text()
     peak = compiled.memory_analysis().peak_memory_in_bytes
     return {
@@ -166,13 +172,30 @@ def facts(compiled: Any, memory: float, *, has_loops: bool) -> dict[str, Any]:
         "peak_bytes": peak,
         "fits": peak <= memory,
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
-        "collectives": [dataclasses.asdict(one) for one in collectives(text)],
+        "collectives": collectives(text),
     }
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """By name, how often a program has a collective, and the bytes they give; loops count one round."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for shapes, name, is_start in _COLLECTIVE.findall(text):
+        arrays = [_num_bytes(*array) for array in _ARRAY.findall(shapes)]
+        counts[name] += 1
+        # What starts and is waited for later gives its operands back beside its results.
+        sizes[name] += max(arrays) if is_start else sum(arrays)
+    return {name: {"count": counts[name], "bytes": sizes[name]} for name in sorted(counts)}
+
+
+def _num_bytes(dtype: str, shape: str) -> int:
+    bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
+    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
 
 
 _HEAD = (
     "| chip | slice | data, fsdp, sequence | tiles | cases | layers | TFLOP, model | compiler | GB moved "
-    "| peak GiB | of | kernels | collectives (MB sent) | compiled in s |"
+    "| peak GiB | of | kernels | collectives (MB) | compiled in s |"
 )
 
 
@@ -181,7 +204,7 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def to_markdown_row(row: dict[str, Any]) -> str:
-    talk = [f"{one['count']} {one['kind']} ({one['bytes_sent'] / 1e6:.1f})" for one in row["collectives"]]
+    talk = [f"{x['count']} {name} ({x['bytes'] / 1e6:.1f})" for name, x in row["collectives"].items()]
     counted = ("", "") if row["scanned"] else (f"{row['flops'] / 1e12:.1f}", f"{row['bytes'] / 1e9:.0f}")
     cells = (
         *(row["chip"], row["topology"].split(":")[1], ", ".join(map(str, row["mesh"]))),
