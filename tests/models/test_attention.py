@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modaltune_jax.models.encoders.alibi import GridBias, head_slopes
-from modaltune_jax.models.encoders.attention import attend
+from modaltune_jax.models.encoders.attention import attend, xla
 from tests.golden import relative_error
 
 
@@ -115,6 +115,13 @@ def test_bias_is_constant_to_differentiation():
     np.testing.assert_array_equal(jax.grad(total)(bias.slopes), 0.0)
 
 
+@pytest.fixture(params=[True, False], ids=["mask in the product", "mask added"])
+def mask(request, monkeypatch):
+    """Keys are masked as on a CPU, and as everywhere else."""
+    monkeypatch.setattr(xla, "_is_on_cpu", lambda: request.param)
+
+
+@pytest.mark.usefixtures("mask")
 def test_keys_beyond_the_length_are_not_seen():
     q, k, v, do = make(2, 4, 6, 2, 4)
     kv_len = jnp.asarray([3, 5])
@@ -133,6 +140,7 @@ def test_keys_beyond_the_length_are_not_seen():
         assert np.any(gradient)
 
 
+@pytest.mark.usefixtures("mask")
 @pytest.mark.parametrize("bias", [None, make_bias(1, 4, 2)], ids=["no bias", "bias"])
 def test_no_keys_give_zeros_and_finite_gradients(bias):
     q, k, v, do = make(1, 4, 4, 2, 4)
