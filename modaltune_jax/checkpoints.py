@@ -12,7 +12,8 @@ import jax
 from modaltune_jax.signals import stops_wait
 from modaltune_jax.types import InputError
 
-FORMAT = 2
+FORMAT = 3
+"""3: batches come in another order than before."""
 
 
 @dataclasses.dataclass(frozen=True)

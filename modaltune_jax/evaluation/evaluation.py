@@ -97,9 +97,9 @@ def _out_of_distribution(
     outputs = embed_other(built, state, run.folder, other)
     best, _ = restore_best(built, state, run.folder)
     own_outputs = predict(built, best, ("train",))
-    refitted = out_of_distribution.refitted_scores(outputs["embedding"], other)
+    refitted = out_of_distribution.refitted_scores(outputs["embedding"], other, run.modalities)
     as_trained = out_of_distribution.as_trained_scores(
-        own, own_outputs, other, outputs, targets.supervision.labels
+        own, own_outputs, other, outputs, targets.supervision.labels, run.modalities
     )
     return other, [
         *groups_of(refitted, out_of_distribution.REFITTED, splits, bootstrap),

@@ -19,19 +19,22 @@ from modaltune_jax.heads_table import head_predictions
 from modaltune_jax.inputs.records import Records
 from modaltune_jax.predictions import HeadLabels
 from modaltune_jax.probes import probe_predictions
+from modaltune_jax.scores import judged_cases
 
 REFITTED, AS_TRAINED = "refitted", "as trained"
 
 
-def refitted_scores(embeddings: np.ndarray, other: Records) -> pd.DataFrame:
+def refitted_scores(embeddings: np.ndarray, other: Records, modalities: Sequence[str]) -> pd.DataFrame:
     """Case scores of probes that are fitted on the training cases of the other cohort.
 
     Args:
       embeddings: `[n, t, e]` of the other cohort.
       other: the cohort.
+      modalities: what the model is shown; cases without any are neither fitted on nor scored.
     """
-    predicted = probe_predictions(embeddings, other.table, other.sites)
-    return with_survival(case_scores.of_predicted(predicted, other.table))
+    table = judged_cases(other.table, modalities)
+    predicted = probe_predictions(embeddings, table, other.sites)
+    return with_survival(case_scores.of_predicted(predicted, table))
 
 
 def same_classes(own: Records, other: Records) -> dict[str, str]:
@@ -54,6 +57,7 @@ def as_trained_scores(
     other: Records,
     outputs: Mapping[str, np.ndarray],
     labels: HeadLabels,
+    modalities: Sequence[str],
 ) -> pd.DataFrame:
     """Case scores of probes fitted on the run's training cases, and of its heads, for another cohort.
 
@@ -67,10 +71,11 @@ def as_trained_scores(
       other: the other cohort, which shares no case with the training cases.
       outputs: the same of it.
       labels: what outputs of the heads stand for.
+      modalities: what the model is shown; cases without any are neither fitted on nor scored.
     """
     matched = same_classes(own, other)
     train = own.rows("train")
-    table = _joined(own.table.iloc[train], other.table, matched)
+    table = judged_cases(_joined(own.table.iloc[train], other.table, matched), modalities)
     said = {name: np.concatenate([own_outputs[name][train], values]) for name, values in outputs.items()}
     # Cases of sites without a match keep a place, for their survival, and belong to no site of the run.
     sites = (*own.sites, *sorted(set(table["site"]) - set(own.sites)))
