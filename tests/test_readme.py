@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from docs import draw_data_flow, list_config_keys
-from modaltune_jax import command, evaluate, example, experiment, inspect, main, pack
+from modaltune_jax import command, evaluate, example, experiment, inspect, main, pack, report, sweep
 from modaltune_jax.config import unpack
 from modaltune_jax.convert import __main__ as convert
 from modaltune_jax.inputs.records import Records
@@ -58,6 +58,10 @@ def check(words: list[str]) -> None:
             (evaluate if name.endswith("evaluate") else convert)._parser().parse_args(arguments)
         case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
             main.main(arguments)
+        case ["python", "-m", "modaltune_jax.sweep", *arguments]:
+            sweep.main([*arguments, "--dry-run"])
+        case ["python", "-m", "modaltune_jax.report", *arguments]:
+            report._parser().parse_args(arguments)
         case ["python", "-m", "modaltune_jax.example", *arguments]:
             example.main([*arguments, "--cases-per-site", "16"])
         case ["python", "-m", "modaltune_jax.inspect", *arguments]:

@@ -75,7 +75,7 @@ def test_cohort_in_an_override_names_the_folder(tmp_path):
     overrides = ["data.directory=records/{cohort}"]
     grid = make_grid(["configs/brca.py"], ["brca", "blca"], [], overrides, tmp_path)
     assert [one.config.data.directory for one in grid] == ["records/brca", "records/blca"]
-    assert len({one.workdir for one in grid}) == 2
+    assert [one.name for one in grid] == ["brca", "brca_blca"]
     assert grid[0].config.seeds == (0, 1, 2)  # those of the config
 
 

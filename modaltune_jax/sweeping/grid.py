@@ -99,5 +99,6 @@ def _make(words: str, overrides: Sequence[str], cohort: str, out: Path) -> Exper
         config = unpack(config_file.load(filled, values))
     except InputError as error:
         raise InputError(f"{filled}: {error}") from error
-    name = config.name if COHORT in words or not cohort else f"{config.name}_{cohort}"
+    is_named = not cohort or cohort in config.name.split("_")
+    name = config.name if is_named else f"{config.name}_{cohort}"
     return Experiment(filled, values, cohort, config, out / name)
