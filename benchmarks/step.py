@@ -30,8 +30,8 @@ import numpy as np
 import workload
 
 COLUMNS = (
-    "encoder", "tiles", "batch", "dtype", "remat", "s a step", "cases/s", "tokens/s", "TFLOP/s", "of peak",
-    "GB estimate", "GB plan", "GB peak",
+    "encoder", "tiles", "batch", "dtype", "remat", "layers", "s a step", "cases/s", "tokens/s", "TFLOP/s",
+    "of peak", "GB estimate", "GB plan", "GB peak",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ class Setting:
     batch: int
     dtype: str
     remat: bool
+    is_scanned: bool
     steps: int
     is_small: bool
     is_run: bool
@@ -108,7 +109,11 @@ def prepare(setting: Setting):
     from modaltune_jax.train_step import TrainState, make_train_step
 
     config = workload.published(
-        setting.encoder, dtype=setting.dtype, remat=setting.remat, is_small=setting.is_small
+        setting.encoder,
+        dtype=setting.dtype,
+        remat=setting.remat,
+        scan_layers=setting.is_scanned,
+        is_small=setting.is_small,
     )
     groups = workload.gene_groups(setting.is_small)
     model = ModalTune(config.model, ModalInputs(groups, 5), rngs=nnx.Rngs(0))
@@ -156,7 +161,7 @@ def in_own_process(setting: Setting) -> dict | None:
 
 def shown(setting: Setting, row: dict | None) -> list[str]:
     words = [setting.encoder, str(setting.tiles), str(setting.batch), setting.dtype]
-    words.append("on" if setting.remat else "off")
+    words += ["on" if setting.remat else "off", "scanned" if setting.is_scanned else "one by one"]
     if row is None:
         return [*words, "failed", *[""] * 7]
     memory = [f"{row[key] / 1e9:.2f}" for key in ("estimate_bytes", "plan_bytes")]
@@ -184,6 +189,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="cases a step")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--remat", nargs="+", choices=("off", "on"), default=["off"])
+    parser.add_argument(
+        "--scan", nargs="+", choices=("off", "on"), default=["off"], help="model.encoder.scan_layers"
+    )
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one to warm up")
     parser.add_argument("--compile-only", action="store_true", help="estimate and plan; runs nothing")
     parser.add_argument("--quick", action="store_true", help="toy sizes: tries the script, no result")
@@ -199,9 +207,9 @@ def main() -> None:
         options.tiles, options.steps = [50], 1
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     rows = []
-    choices = (options.encoders, options.tiles, options.batch, options.dtypes, options.remat)
-    for encoder, tiles, batch, dtype, remat in itertools.product(*choices):
-        flags = (remat == "on", options.steps, options.quick, not options.compile_only)
+    choices = (options.encoders, options.tiles, options.batch, options.dtypes, options.remat, options.scan)
+    for encoder, tiles, batch, dtype, remat, scan in itertools.product(*choices):
+        flags = (remat == "on", scan == "on", options.steps, options.quick, not options.compile_only)
         setting = Setting(encoder, tiles, batch, dtype, *flags)
         row = in_own_process(setting)
         rows.append(row or {**dataclasses.asdict(setting), "failed": True})

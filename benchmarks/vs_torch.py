@@ -105,7 +105,8 @@ def prepare_jax(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import merge_params, split_params
 
-    config = workload.published("gigapath", dtype=options.dtype, remat=options.remat, num_grids=NUM_GRIDS)
+    sizes = {"remat": options.remat, "scan_layers": options.scan, "num_grids": NUM_GRIDS}
+    config = workload.published("gigapath", dtype=options.dtype, **sizes)
     groups = read_groups(folder)
     model = nnx.eval_shape(lambda: ModalTune(config.model, ModalInputs(groups, 5), rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each, after one to warm up")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="torch: autocast")
     parser.add_argument("--remat", action="store_true", help="ours: form activations again, for less memory")
+    parser.add_argument("--scan", action="store_true", help="ours: the layers of a stage as one loop")
     parser.add_argument("--dropout", action="store_true", help="as in training; outputs then differ")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch on a CPU")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
