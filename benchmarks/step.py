@@ -97,12 +97,23 @@ def measure(setting: Setting) -> dict:
 
 def prepare(setting: Setting):
     """Config, compiled step, estimated bytes, and what it takes: state, frozen weights, batch."""
+    from modaltune_jax.memory_plan import activations, device_bytes
+
+    config, step, state, frozen, batch = make(setting)
+    # Gradients are as large as their weights.
+    estimate = device_bytes((state, state.trainable, frozen, batch))
+    estimate += sum(activations(step, state, frozen, batch))
+    compiled = step.lower(state, frozen, batch).compile()
+    return config, compiled, estimate, state, frozen, batch
+
+
+def make(setting: Setting):
+    """Config, step, and what it takes: state, frozen weights, batch."""
     import jax
     from flax import nnx
 
     from modaltune_jax import partitioning
     from modaltune_jax.losses.combine import LabelSpace, make_objective
-    from modaltune_jax.memory_plan import activations, device_bytes
     from modaltune_jax.models.modalities import ModalInputs
     from modaltune_jax.models.modaltune import ModalTune
     from modaltune_jax.optim import make_optimizer, split_params
@@ -146,10 +157,7 @@ def prepare(setting: Setting):
     )
     batch = partitioning.shard_batch(batch, mesh)
     step = make_train_step(graphdef, optimizer, make_objective(config.loss, space, 100), mesh, state)
-    # Gradients are as large as their weights.
-    estimate = device_bytes((state, state.trainable, frozen, batch))
-    estimate += sum(activations(step, state, frozen, batch))
-    return config, step.lower(state, frozen, batch).compile(), estimate, state, frozen, batch
+    return config, step, state, frozen, batch
 
 
 def in_own_process(setting: Setting) -> dict | None:

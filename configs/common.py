@@ -180,7 +180,7 @@ def prov_gigapath() -> ConfigDict:
             "dtype": "float32",
             "attention": "auto",
             "remat": False,
-            "scan_layers": False,
+            "scan_layers": True,
         }
     )
 

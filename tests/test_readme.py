@@ -44,6 +44,19 @@ def told(monkeypatch, tmp_path):
     return configs
 
 
+PARSED = {
+    "modaltune_jax.convert": convert,
+    "modaltune_jax.evaluate": evaluate,
+    "modaltune_jax.report": report,
+}
+RUN = {
+    "modaltune_jax.example": (example, ("--cases-per-site", "16")),
+    "modaltune_jax.inspect": (inspect, ("--workers", "1")),
+    "modaltune_jax.pack": (pack, ("--workers", "1")),
+    "modaltune_jax.sweep": (sweep, ("--dry-run",)),
+}
+
+
 def check(words: list[str]) -> None:
     match words:
         case ["make", target]:
@@ -54,20 +67,13 @@ def check(words: list[str]) -> None:
             assert (ROOT / "pyproject.toml").is_file()
         case ["hf", "auth" | "download", *_]:
             pass  # another project's command, which goes to the network
-        case ["python", "-m", "modaltune_jax.convert" | "modaltune_jax.evaluate" as name, *arguments]:
-            (evaluate if name.endswith("evaluate") else convert)._parser().parse_args(arguments)
         case ["python", "-m", "modaltune_jax.main", *arguments] | ["modaltune", *arguments]:
             main.main(arguments)
-        case ["python", "-m", "modaltune_jax.sweep", *arguments]:
-            sweep.main([*arguments, "--dry-run"])
-        case ["python", "-m", "modaltune_jax.report", *arguments]:
-            report._parser().parse_args(arguments)
-        case ["python", "-m", "modaltune_jax.example", *arguments]:
-            example.main([*arguments, "--cases-per-site", "16"])
-        case ["python", "-m", "modaltune_jax.inspect", *arguments]:
-            inspect.main([*arguments, "--workers", "1"])
-        case ["python", "-m", "modaltune_jax.pack", *arguments]:
-            pack.main([*arguments, "--workers", "1"])
+        case ["python", "-m", name, *arguments] if name in PARSED:
+            PARSED[name]._parser().parse_args(arguments)
+        case ["python", "-m", name, *arguments] if name in RUN:
+            command_of, flags = RUN[name]
+            command_of.main([*arguments, *flags])
         case ["python", file, "--baselines", _, *runs]:
             assert (ROOT / file).is_file()
             assert runs
