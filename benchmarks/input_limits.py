@@ -114,7 +114,7 @@ def measure(folder: Path, dtype: str, batch_size: int, threads: int, options: ar
     median = {name: float(np.median(times)) for name, times in seconds.items()}
     return {
         "features": dtype,
-        "cases a step": batch_size,
+        "cases a step": len(resident.length),
         "threads": threads,
         "resident ms": 1000 * median["resident"],
         "fed ms": 1000 * median["fed"],
@@ -155,7 +155,9 @@ def main() -> None:
                         f"{row[name]:.{digits}f}"
                         for name, digits in zip(COLUMNS[3:], (1, 1, 3, 2), strict=True)
                     )
-                    print(f"| {dtype} | {batch_size} | {threads} | {' | '.join(numbers)} |", flush=True)
+                    print(
+                        f"| {dtype} | {row['cases a step']} | {threads} | {' | '.join(numbers)} |", flush=True
+                    )
     facts = {**workload.machine(), "date": str(datetime.date.today())}
     print(f"\n{json.dumps(facts)}")
     if options.json:
