@@ -80,6 +80,7 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
                 with recorded(folder, described, records, [seed], is_writing=is_writing):
                     table = _run_one(*built, folder, is_training=is_training)
             tables.append(table.assign(variant=variant, seed=seed))
+            del built  # its weights have no place beside those of the next
     everything = pd.concat(tables, ignore_index=True)
     if is_first():
         results.write(everything, workdir / "results")
