@@ -67,8 +67,10 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     with contextlib.ExitStack() as all_runs:
         for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
             is_finished = is_training and (folder / "probes.csv").exists()
-            # Refuses wrong input, so before anything is written.
+            # Both refuse what cannot be, so before manifests are written.
             built = None if is_finished else build(config, seed, shown, records, targets)
+            if is_writing:
+                folder.mkdir(parents=True, exist_ok=True)
             if not tables:
                 all_runs.enter_context(
                     recorded(workdir, described, records, config.seeds, is_writing=is_writing)
@@ -111,7 +113,6 @@ def _run_one(run: Run, state: TrainState, folder: Path, *, is_training: bool) ->
     """Trains, or goes on, and probes the best checkpoint."""
     if is_training:
         if is_first():
-            folder.mkdir(parents=True, exist_ok=True)
             _write_json(folder / "config.json", describe(run.config))
         if run.seed == run.config.seeds[0]:
             _check_memory(run, state)
