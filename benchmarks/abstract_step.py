@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from modaltune_jax.config import Config
 from modaltune_jax.losses.combine import LabelSpace, make_objective
 from modaltune_jax.models.modalities import ModalInputs
-from modaltune_jax.models.modaltune import ModalTune
+from modaltune_jax.models.modaltune import ModalTune, ModelConfig
 from modaltune_jax.optim import make_optimizer, path_name, split_params
 from modaltune_jax.partitioning import CASES, SEQUENCE, TILES_MULTIPLE, param_spec
 from modaltune_jax.train_step import TrainState, make_train_step
@@ -41,7 +41,9 @@ def train_step(
       mesh: of devices that need not be here.
       optimizer: another than the config's.
     """
-    model = nnx.eval_shape(lambda: ModalTune(config.model, ModalInputs(tuple(genes), 0), rngs=nnx.Rngs(0)))
+    assert isinstance(config.model, ModelConfig), "a config of a baseline"
+    sizes = config.model
+    model = nnx.eval_shape(lambda: ModalTune(sizes, ModalInputs(tuple(genes), 0), rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     trainable, frozen = split_params(nnx.to_pure_dict(state), config.optim.rules)
     optimizer = optimizer or make_optimizer(config.optim, steps_per_epoch=100)
@@ -49,7 +51,7 @@ def train_step(
     none = np.zeros((0, 0), np.float32)
     labels = LabelSpace(none, none, class_site=np.zeros(0, np.int32), class_weight=np.zeros(0, np.float32))
     objective = make_objective(config.loss, labels, steps_per_epoch=100)
-    batch = place_batch(cases, tiles, config, 1 + max(int(members.max()) for members in genes), mesh)
+    batch = place_batch(cases, tiles, sizes, 1 + max(int(members.max()) for members in genes), mesh)
     return make_train_step(graphdef, optimizer, objective, mesh, first), (first, frozen, batch)
 
 
@@ -70,11 +72,11 @@ def place_state(trainable: Any, frozen: Any, optimizer: Any, mesh: Mesh) -> tupl
         trainable,
         transform_non_params=lambda leaf: _shape(leaf.shape, leaf.dtype, mesh, P()),
     )
-    step, seed = (_shape((), dtype, mesh, P()) for dtype in (jnp.int32, jnp.uint32))
+    step, seed = (cast(jax.Array, _shape((), dtype, mesh, P())) for dtype in (jnp.int32, jnp.uint32))
     return TrainState(step, seed, trainable, opt_state, None), place(frozen)
 
 
-def place_batch(cases: int, tiles: int, config: Config, num_genes: int, mesh: Mesh) -> Batch:
+def place_batch(cases: int, tiles: int, model: ModelConfig, num_genes: int, mesh: Mesh) -> Batch:
     """Shapes of a batch as `partitioning.shard_batch` places it."""
     num_sequence = mesh.shape[SEQUENCE]
     if num_sequence > 1:  # with room for the class token, see there
@@ -86,13 +88,13 @@ def place_batch(cases: int, tiles: int, config: Config, num_genes: int, mesh: Me
         return _shape((cases, *shape), dtype, mesh, spec)
 
     return Batch(
-        features=rows(tiles, config.model.encoder.in_dim, spec=by_tile),
+        features=rows(tiles, model.in_dim, spec=by_tile),
         cells=rows(tiles, 2, dtype=jnp.int32, spec=by_tile),
         length=rows(dtype=jnp.int32),
         expression=rows(num_genes),
         clinical=rows(0),
         present=rows(len(MODALITIES), dtype=jnp.bool_),
-        targets=rows(len(config.model.tasks), config.model.embedding_dim),
+        targets=rows(len(model.tasks), model.embedding_dim),
         subtype=rows(dtype=jnp.int32),
         site=rows(dtype=jnp.int32),
         time=rows(),

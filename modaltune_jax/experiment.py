@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -59,31 +60,29 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     for folder, (variant, _, _) in zip(folders, runs, strict=True):
         _check_same_config(folder, variant, described)
     with first_goes_first("records and targets"):
-        records = prepare(config.data)
-        check_selection(records.table, records.sites, config.checkpoint.best)
-        _check_gene_sets(config, records)
-        encoder = load_encoder(config.text.encoder) if config.loss.reads_text else None
-        targets = targets_of_records(
-            records,
-            encoder,
-            config.text,
-            config.loss,
-            num_bins=config.data.num_bins,
-            bins=config.data.bins,
-            clinical=config.data.clinical,
-            dim=config.model.embedding_dim,
-        )
+        records, targets = _records_and_targets(config)
     _describe(records)
-    tables = []
-    with recorded(workdir, described, records, config.seeds, is_writing=is_training and is_first()):
+    tables: list[pd.DataFrame] = []
+    is_writing = is_training and is_first()
+    with contextlib.ExitStack() as all_runs:
         for folder, (variant, shown, seed) in zip(folders, runs, strict=True):
-            if is_training and (folder / "probes.csv").exists():
+            is_finished = is_training and (folder / "probes.csv").exists()
+            # Both refuse what cannot be, so before manifests are written.
+            built = None if is_finished else build(config, seed, shown, records, targets)
+            if is_writing:
+                folder.mkdir(parents=True, exist_ok=True)
+            if not tables:
+                all_runs.enter_context(
+                    recorded(workdir, described, records, config.seeds, is_writing=is_writing)
+                )
+            if built is None:
                 print(f"{folder} is finished; remove it to train again")
                 table = results.read(folder / "probes")
             else:
-                with recorded(folder, described, records, [seed], is_writing=is_training and is_first()):
-                    table = _run_one(config, seed, shown, records, targets, folder, is_training=is_training)
+                with recorded(folder, described, records, [seed], is_writing=is_writing):
+                    table = _run_one(*built, folder, is_training=is_training)
             tables.append(table.assign(variant=variant, seed=seed))
+            del built  # its weights have no place beside those of the next
     everything = pd.concat(tables, ignore_index=True)
     if is_first():
         results.write(everything, workdir / "results")
@@ -92,23 +91,30 @@ def run(config: Config, workdir: Path, *, is_training: bool) -> pd.DataFrame:
     return everything
 
 
-def _run_one(
-    config: Config,
-    seed: int,
-    shown: tuple[str, ...],
-    records: Records,
-    targets: Targets,
-    folder: Path,
-    *,
-    is_training: bool,
-) -> pd.DataFrame:
+def _records_and_targets(config: Config) -> tuple[Records, Targets]:
+    records = prepare(config.data)
+    check_selection(records.table, records.sites, config.checkpoint.best)
+    _check_gene_sets(config, records)
+    encoder = load_encoder(config.text.encoder) if config.loss.reads_text else None
+    targets = targets_of_records(
+        records,
+        encoder,
+        config.text,
+        config.loss,
+        num_bins=config.data.num_bins,
+        bins=config.data.bins,
+        clinical=config.data.clinical,
+        dim=config.model.embedding_dim,
+    )
+    return records, targets
+
+
+def _run_one(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:
     """Trains, or goes on, and probes the best checkpoint."""
-    run, state = build(config, seed, shown, records, targets)
     if is_training:
         if is_first():
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / "config.json", describe(config))
-        if seed == config.seeds[0]:
+            _write_json(folder / "config.json", describe(run.config))
+        if run.seed == run.config.seeds[0]:
             _check_memory(run, state)
         train(run, state, folder)
         if is_first():

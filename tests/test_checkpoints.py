@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modaltune_jax.checkpoints import CheckpointConfig, Checkpoints
+from modaltune_jax.checkpoints import FORMAT, CheckpointConfig, Checkpoints
 from modaltune_jax.types import InputError
 
 # Orbax leaves the coroutines of a read that failed to the garbage collector, which complains.
@@ -51,7 +51,7 @@ def test_the_newest_comes_back(tmp_path):
     restored = restore(tmp_path, "latest")
     np.testing.assert_array_equal(restored.state["kernel"], np.full((8, 8), 3.0))
     assert int(restored.state["step"]) == 3
-    assert restored.meta == {"format": 2, "step": 3}
+    assert restored.meta == {"format": FORMAT, "step": 3}
     assert restore(tmp_path, "best").meta["step"] == 2
 
 
@@ -135,5 +135,5 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("modaltune_jax.checkpoints.FORMAT", 99)
     save(tmp_path, "latest", 1)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="format 99, this version reads 2"):
+    with pytest.raises(InputError, match=f"format 99, this version reads {FORMAT}"):
         restore(tmp_path, "latest")

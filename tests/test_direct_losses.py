@@ -100,9 +100,8 @@ class KilledError(Exception):
 
 def test_resume_equals_uninterrupted(finished, folder):
     """The memory too: what it holds decides the losses that follow."""
-    _, _, last = finished
-    config, records, targets = tiny.experiment(folder, "mean_pool", loss())
-    run, state = build(config, 0, BOTH, records, targets)
+    run, _, last = finished
+    _, state = build(run.config, 0, BOTH, run.records, run.targets)
     inner, steps = run.train_step, 0
 
     def dying_step(*args):
@@ -114,7 +113,7 @@ def test_resume_equals_uninterrupted(finished, folder):
 
     with pytest.raises(KilledError):
         train(dataclasses.replace(run, train_step=dying_step), state, folder / "resumed")
-    run, state = build(config, 0, BOTH, records, targets)
+    run, state = build(run.config, 0, BOTH, run.records, run.targets)
     again = train(run, state, folder / "resumed")
     same(again.trainable, last.trainable)
     same(again.memory, last.memory)

@@ -52,7 +52,7 @@ def test_two_processes_train_and_one_of_them_writes(tmp_path):
     """The whole command, with evaluation and checkpoints; the second process says and writes nothing."""
     folder = small.make_folder(tmp_path)
     port = 40_000 + os.getpid() % 20_000
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     command = [
         *(sys.executable, "-m", "modaltune_jax.main", "--config=small.py", "--workdir=run"),
         *("--config.optim.epochs=2", "--config.mesh.fsdp=2"),

@@ -78,7 +78,7 @@ if num_processes > 1:
 
 
 def start(folder: Path, process: int, num_processes: int) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={8 // num_processes} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={8 // num_processes}"
     environment = {**os.environ, "XLA_FLAGS": flags}
     if num_processes > 1:
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"

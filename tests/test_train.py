@@ -38,6 +38,12 @@ def finished(folder):
     return run, last, before
 
 
+def fresh(finished):
+    """The compiled run and a first state of its own, which steps may consume."""
+    _, state = build(finished[0].config, 0, BOTH, finished[0].records, finished[0].targets)
+    return finished[0], state
+
+
 def same(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b)))
 
@@ -53,9 +59,8 @@ def test_frozen_weights_stay_bit_identical_and_have_no_state(finished):
         assert not frozen & set(traverse_util.flatten_dict(tree))
 
 
-def test_every_trainable_leaf_moves(folder):
-    config, records, targets = tiny.experiment(folder)
-    run, state = build(config, 0, BOTH, records, targets)
+def test_every_trainable_leaf_moves(finished):
+    run, state = fresh(finished)
     before = jax.tree.map(np.array, state.trainable)
     batches = iter(run.batches)
     for _ in range(2):
@@ -133,9 +138,8 @@ def terminated():
 def test_resume_equals_uninterrupted(folder, finished, stop, error, saved):
     """Stopped in the middle of the second epoch, started again from nothing but the folder."""
     _, last, _ = finished
-    config, records, targets = tiny.experiment(folder)
     workdir = folder / f"resumed_{saved}"
-    run, state = build(config, 0, BOTH, records, targets)
+    run, state = fresh(finished)
     steps = 0
     inner = run.train_step
 
@@ -150,7 +154,7 @@ def test_resume_equals_uninterrupted(folder, finished, stop, error, saved):
         train(dataclasses.replace(run, train_step=dying_step), state, workdir)
     steps_saved = [int(path.name) for path in (workdir / "checkpoints/latest").iterdir()]
     assert max(steps_saved) == run.steps_per_epoch + saved
-    again, first = build(config, 0, BOTH, records, targets)
+    again, first = build(run.config, 0, BOTH, run.records, run.targets)
     resumed = train(again, first, workdir)
     assert same(resumed, last)
     # A restored state has the shardings and types of the first, and compiles nothing of its own.
@@ -178,11 +182,11 @@ def test_a_stop_does_not_wait_for_a_validation(folder, finished, monkeypatch):
     assert restore_best(run, last, folder / "validated")[1]["step"] == best
 
 
-def test_checkpoints_between_validations(folder):
+def test_checkpoints_between_validations(folder, finished):
     """As often as the clock says: here after every step, of which the last two are kept."""
-    config, records, targets = tiny.experiment(folder)
-    often = dataclasses.replace(config.checkpoint, every_minutes=1e-9)
-    run, state = build(dataclasses.replace(config, checkpoint=often), 0, BOTH, records, targets)
+    run, state = fresh(finished)
+    often = dataclasses.replace(run.config.checkpoint, every_minutes=1e-9)
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, checkpoint=often))
     inner = run.train_step
 
     def dying_step(state, *args):
@@ -263,9 +267,8 @@ def test_missing_encoder_weights_are_an_error(folder):
         build(dataclasses.replace(config, encoder_weights=weights), 0, BOTH, records, targets)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(folder):
-    config, records, targets = tiny.experiment(folder)
-    run, state = build(config, 0, BOTH, records, targets)
+def test_a_loss_that_is_not_finite_stops_the_run(folder, finished):
+    run, state = fresh(finished)
     trainable = jax.tree.map(lambda x: x * np.nan, state.trainable)
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(run, state._replace(trainable=trainable), folder / "nan")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from modaltune_jax.sweeping.grid import Experiment
@@ -44,9 +44,12 @@ class Sweep:
         """
         pool = ThreadPoolExecutor(len(self._cores))
         try:
-            futures = [pool.submit(self._run_experiment, experiment) for experiment in self._experiments]
-            for future in futures:
-                future.result()
+            waiting = {pool.submit(self._run_experiment, experiment) for experiment in self._experiments}
+            while waiting:
+                # A signal just before a wait, or in another thread, does not end it: time does.
+                ended, waiting = wait(waiting, timeout=1.0)
+                for future in ended:
+                    future.result()
         finally:
             self._stop()
             pool.shutdown(cancel_futures=True)

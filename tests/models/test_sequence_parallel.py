@@ -81,7 +81,7 @@ for size in (1, 2, 4, 8):
 
 @pytest.fixture(scope="module")
 def differences():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,

@@ -50,15 +50,18 @@ def recorded_config(variant: str) -> ModelConfig:
     )
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def recorded(request):
-    """A recorded model and its numbers."""
-    golden = load(request.param)
-    config = recorded_config(request.param)
+def golden_model(variant: str) -> tuple[ModalTune, dict]:
+    golden, config = load(variant), recorded_config(variant)
     model = nnx.eval_shape(lambda: ModalTune(config, ModalInputs(GROUPS, 5), rngs=nnx.Rngs(0)))
     params = to_params(weights(golden), nnx.to_pure_dict(nnx.state(model)), TABLE)
     nnx.update(model, jax.tree.map(jnp.asarray, params))
     return model, golden
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def recorded(request):
+    """A recorded model and its numbers."""
+    return golden_model(request.param)
 
 
 def recorded_bags(golden, lengths, bucket):

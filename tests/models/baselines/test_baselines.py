@@ -28,7 +28,9 @@ LENGTHS, BUCKET = (5, 1, 0), 12
 def config(name: str) -> BaselineModelConfig:
     as_written = config_file.load(f"baselines.py:{name},subtype")
     tiny.shrink_baseline(as_written)
-    return unpack(as_written).model
+    model = unpack(as_written).model
+    assert isinstance(model, BaselineModelConfig)
+    return model
 
 
 @functools.cache
