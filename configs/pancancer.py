@@ -90,7 +90,7 @@ def demo(config: ConfigDict) -> ConfigDict:
     small(config, in_dim=16, width=64, depth=3)
     config.model.encoder.dropout = 0.0
     config.model.pathways.update({"latent_dim": 16, "num_tokens": 4, "dropout": 0.0})
-    config.optim.update({"epochs": 24, "warmup_epochs": 2, "learning_rate": 2e-3})
+    config.optim.update({"epochs": 36, "warmup_epochs": 2, "learning_rate": 2e-3})
     config.checkpoint.every_epochs = 6
     return config
 
