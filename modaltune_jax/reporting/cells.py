@@ -10,9 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Integer
 
+from modaltune_jax.evaluation.class_draws import (
+    balanced_accuracy_of_draws,
+    confusion_of_draws,
+    times_drawn,
+)
 from modaltune_jax.metrics.classification import balanced_accuracy
 from modaltune_jax.metrics.concordance import concordance_of_draws
-from modaltune_jax.metrics.intervals import draw_cases
+from modaltune_jax.metrics.intervals import draw_cases, percentiles
 from modaltune_jax.metrics.survival import harrell_c
 from modaltune_jax.reporting.published import OVERALL
 from modaltune_jax.reporting.rows import Run
@@ -53,7 +58,7 @@ class Cell:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the mean over seeds, by cases; NaN if fewer than half of the draws can be estimated."""
-        return _percentiles(self.draws)
+        return percentiles(self.draws, LEVEL)
 
 
 def make_cell(runs: Sequence[Run], target: str, head: str, site: str, split: str, num_draws: int) -> Cell:
@@ -123,7 +128,7 @@ def difference(one: Cell, other: Cell) -> Difference | None:
     """None where a value is missing or the cases are others."""
     if np.isnan(one.mean) or np.isnan(other.mean) or one.cases != other.cases:
         return None
-    return Difference(one.mean - other.mean, *_percentiles(one.draws - other.draws))
+    return Difference(one.mean - other.mean, *percentiles(one.draws - other.draws, LEVEL))
 
 
 def cells_of_row(
@@ -161,26 +166,8 @@ def _score(
     predicted = table["predicted"].to_numpy(np.float64)
     if target == "subtype":
         labels, classes = table["label"].to_numpy(np.int64), predicted.astype(np.int64)
-        return balanced_accuracy(labels, classes).value, recall_of_draws(labels, classes, rows)
+        num_classes = 1 + int(max(labels.max(), classes.max()))
+        confusion = confusion_of_draws(labels, classes, num_classes, times_drawn(rows, len(labels)))
+        return balanced_accuracy(labels, classes).value, balanced_accuracy_of_draws(confusion)
     time, event = table["time"].to_numpy(np.float64), table["event"].to_numpy(np.int64)
     return harrell_c(predicted, time, event).value, concordance_of_draws(predicted, time, event, rows)
-
-
-def recall_of_draws(
-    labels: Integer[np.ndarray, "n"], predicted: Integer[np.ndarray, "n"], rows: Integer[np.ndarray, "k n"]
-) -> Float[np.ndarray, "k"]:
-    """Balanced accuracy of many draws that each hold every class."""
-    recalls = []
-    for label in np.unique(labels):
-        of_class = labels[rows] == label
-        right = of_class & (predicted[rows] == label)
-        recalls.append(right.sum(axis=1) / of_class.sum(axis=1))
-    return np.mean(recalls, axis=0)
-
-
-def _percentiles(draws: Float[np.ndarray, "k"]) -> tuple[float, float]:
-    known = draws[~np.isnan(draws)]
-    if 2 * len(known) < max(len(draws), 1):
-        return np.nan, np.nan
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -9,7 +9,7 @@ import pytest
 from modaltune_jax import case_scores, report
 from modaltune_jax.metrics.survival import harrell_c
 from modaltune_jax.reporting import published, tables
-from modaltune_jax.reporting.cells import difference, recall_of_draws
+from modaltune_jax.reporting.cells import difference
 from modaltune_jax.reporting.rows import FAMILIES, METHODS, find_runs
 from modaltune_jax.types import InputError
 
@@ -188,16 +188,6 @@ def test_seeds_with_other_cases_are_refused(tmp_path):
     case_scores.write(path, case_scores.read(path).iloc[1:])
     with pytest.raises(InputError, match="have other test cases at brca"):
         tables.compare(find_runs([tmp_path]), "subtype")
-
-
-def test_recall_of_draws_is_balanced_accuracy_of_each_draw():
-    from sklearn.metrics import balanced_accuracy_score
-
-    rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
-    rows = rng.integers(0, 40, (20, 40))
-    expected = [balanced_accuracy_score(labels[row], predicted[row]) for row in rows]
-    np.testing.assert_allclose(recall_of_draws(labels, predicted, rows), expected)
 
 
 def test_command_writes_tables_and_figures(runs, tmp_path, capsys):
