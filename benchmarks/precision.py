@@ -27,7 +27,7 @@ from modaltune_jax import partitioning
 from modaltune_jax.config import Config, unpack
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
-from modaltune_jax.targets import Targets, load_encoder, targets_of_records
+from modaltune_jax.targets import Targets, targets_of_config
 from modaltune_jax.train import build, probe
 
 DTYPES = ("float32", "bfloat16")
@@ -61,17 +61,7 @@ def demo(folder: Path) -> tuple[Config, Records, Targets]:
     as_written.data.directory = str(folder / "records")
     config = unpack(as_written)
     records = prepare(config.data)
-    targets = targets_of_records(
-        records,
-        load_encoder(config.text.encoder),
-        config.text,
-        config.loss,
-        num_bins=config.data.num_bins,
-        bins=config.data.bins,
-        clinical=config.data.clinical,
-        dim=config.model.embedding_dim,
-    )
-    return config, records, targets
+    return config, records, targets_of_config(config, records)
 
 
 def compare(config: Config, seed: int, records: Records, targets: Targets, num_steps: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from modaltune_jax.models.modaltune import ModelConfig
 from modaltune_jax.run_manifest import recorded
 from modaltune_jax.scores import Predicted, score_table
 from modaltune_jax.selection import check_selection
-from modaltune_jax.targets import Targets, load_encoder, targets_of_records
+from modaltune_jax.targets import Targets, targets_of_config
 from modaltune_jax.train import Run, build, predict, predicted, restore_best, train
 from modaltune_jax.train_step import TrainState
 from modaltune_jax.types import InputError
@@ -95,18 +95,7 @@ def _records_and_targets(config: Config) -> tuple[Records, Targets]:
     records = prepare(config.data)
     check_selection(records.table, records.sites, config.checkpoint.best)
     _check_gene_sets(config, records)
-    encoder = load_encoder(config.text.encoder) if config.loss.reads_text else None
-    targets = targets_of_records(
-        records,
-        encoder,
-        config.text,
-        config.loss,
-        num_bins=config.data.num_bins,
-        bins=config.data.bins,
-        clinical=config.data.clinical,
-        dim=config.model.embedding_dim,
-    )
-    return records, targets
+    return records, targets_of_config(config, records)
 
 
 def _run_one(run: Run, state: TrainState, folder: Path, *, is_training: bool) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -22,6 +22,9 @@ from modaltune_jax.losses.combine import LossConfig
 from modaltune_jax.models.text.base import TextEncoder
 from modaltune_jax.supervision import Supervision, supervise
 from modaltune_jax.types import InputError
+
+if TYPE_CHECKING:
+    from modaltune_jax.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,3 +251,17 @@ def targets_of_records(
     projector = Projector.init(config.projector_seed, encoder.dim, dim)
     values = build_targets(worded, encoder, projector, config.cache_dir)
     return Targets(values, transforms, projector, encoder.fingerprint, supervision)
+
+
+def targets_of_config(config: Config, records: Records) -> Targets:
+    """`targets_of_records` by the settings of a config; a loss without text loads no text encoder."""
+    return targets_of_records(
+        records,
+        load_encoder(config.text.encoder) if config.loss.reads_text else None,
+        config.text,
+        config.loss,
+        num_bins=config.data.num_bins,
+        bins=config.data.bins,
+        clinical=config.data.clinical,
+        dim=config.model.embedding_dim,
+    )

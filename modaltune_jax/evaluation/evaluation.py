@@ -18,7 +18,7 @@ from modaltune_jax.evaluation.other_records import embed_other, open_other
 from modaltune_jax.evaluation.subgroups import levels_of_cases, subgroups_of
 from modaltune_jax.inputs.prepare import prepare
 from modaltune_jax.inputs.records import Records
-from modaltune_jax.targets import load_encoder, targets_of_records
+from modaltune_jax.targets import targets_of_config
 from modaltune_jax.train import build, predict, restore_best
 
 IN_DISTRIBUTION = "in distribution"
@@ -83,16 +83,7 @@ def _out_of_distribution(
         shared = f"{other.num_shared} of the run's {len(own.genes)} genes"
         print(f"{directory} has {shared}; the others count as not measured")
     config = run.config
-    targets = targets_of_records(
-        own,
-        load_encoder(config.text.encoder),
-        config.text,
-        config.loss,
-        num_bins=config.data.num_bins,
-        bins=config.data.bins,
-        clinical=config.data.clinical,
-        dim=config.model.embedding_dim,
-    )
+    targets = targets_of_config(config, own)
     built, state = build(config, run.seed, run.modalities, own, targets)
     outputs = embed_other(built, state, run.folder, other)
     best, _ = restore_best(built, state, run.folder)
